@@ -1,0 +1,3 @@
+from execbroker.cli import main
+
+main()

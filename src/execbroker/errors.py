@@ -1,0 +1,130 @@
+"""Every exception that the project raises.
+
+BrokerError                what a request is answered with; carries its HTTP status
+├─ Unreadable         400  the body cannot be parsed
+├─ Unauthorized       401
+├─ Forbidden          403
+├─ NotFound           404
+├─ NotAcceptable      406
+├─ IllegalMove        409  the session's phase does not allow it
+├─ TooLarge           413
+├─ UnsupportedMedia   415
+├─ RangeNotSatisfiable 416
+├─ Invalid            422  wrong types, or a missing `kind`; has a list of faults
+├─ Busy               503  try again, `Retry-After`
+└─ StorageFull        507
+PlatformError              what a platform's verb may raise
+├─ Unreachable             nothing is known; the session keeps its phase
+└─ PlatformFailure         this session cannot go on; the message says why
+StartupError               the broker does not start; the message says what to do
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong in a document: where, what sort, what would be right, what was found."""
+
+    path: str
+    kind: str
+    message: str
+    input: Any = None
+
+
+class BrokerError(Exception):
+    """A request that cannot be answered as asked."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "The broker failed"
+    headers: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, detail: str | None = None, faults: tuple[Fault, ...] = (), **extra: Any) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.faults = faults
+        self.extra = extra
+
+
+class Unreadable(BrokerError):
+    status = 400
+    title = "The body cannot be read"
+
+
+class Unauthorized(BrokerError):
+    status = 401
+    title = "Who are you?"
+    headers = {"WWW-Authenticate": 'Bearer realm="execbroker"'}
+
+
+class Forbidden(BrokerError):
+    status = 403
+    title = "Not allowed"
+
+
+class NotFound(BrokerError):
+    status = 404
+    title = "Not found"
+
+
+class MethodNotAllowed(BrokerError):
+    status = 405
+    title = "This address does not take that method"
+
+
+class NotAcceptable(BrokerError):
+    status = 406
+    title = "No media type in common"
+
+
+class IllegalMove(BrokerError):
+    status = 409
+    title = "The session's phase does not allow this"
+
+
+class TooLarge(BrokerError):
+    status = 413
+    title = "The body is too large"
+
+
+class UnsupportedMedia(BrokerError):
+    status = 415
+    title = "The body's media type is not known here"
+
+
+class RangeNotSatisfiable(BrokerError):
+    status = 416
+    title = "There are no such bytes"
+
+
+class Invalid(BrokerError):
+    status = 422
+    title = "The document does not fit the schema"
+
+
+class Busy(BrokerError):
+    status = 503
+    title = "Too busy, try again"
+    headers = {"Retry-After": "1"}
+
+
+class StorageFull(BrokerError):
+    status = 507
+    title = "The broker's disk is full"
+
+
+class PlatformError(Exception):
+    """What a platform's verb may raise; anything else is a bug and fails the session."""
+
+
+class Unreachable(PlatformError):
+    """The platform did not answer: nothing is known, nothing changes, ask again later."""
+
+
+class PlatformFailure(PlatformError):
+    """This session cannot go on."""
+
+
+class StartupError(Exception):
+    """The broker does not start; the message says what to do."""

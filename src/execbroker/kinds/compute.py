@@ -1,0 +1,23 @@
+from execbroker.model.base import Integer, Wire
+from execbroker.model.components import COMPUTES, AbstractComputeResource
+from execbroker.model.registry import published
+
+
+class SimpleComputeCores(Wire):
+    min: Integer | None = None
+    max: Integer | None = None
+
+
+class SimpleComputeMemory(Wire):
+    """In GiB."""
+
+    min: Integer | None = None
+    max: Integer | None = None
+
+
+@COMPUTES.register(published("compute", "simple-compute-resource"))
+class SimpleComputeResource(AbstractComputeResource):
+    """Cores and memory on one node."""
+
+    cores: SimpleComputeCores | None = None
+    memory: SimpleComputeMemory | None = None

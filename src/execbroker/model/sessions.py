@@ -1,0 +1,119 @@
+from typing import Annotated, Any, Literal
+
+from pydantic import model_validator
+
+from execbroker.model.base import Wire
+from execbroker.model.components import (
+    AbstractComponent,
+    Compute,
+    Cost,
+    Data,
+    Executable,
+    Metric,
+    Storage,
+)
+from execbroker.model.phases import Phase
+from execbroker.model.registry import Family, published
+from execbroker.model.times import DateTime, Duration, Instant, Interval
+
+
+class SimpleSessionConnector(Wire):
+    """An address at which a session, or its output, is reached."""
+
+    kind: str | None = None
+    status: Literal["PREPARING", "AVAILABLE", "FINISHED"] | None = None
+    protocol: str | None = None
+    location: str | None = None
+
+
+class ScheduleStartDurationInstant(Wire):
+    start: Instant | None = None
+    duration: Duration | None = None
+
+
+class ScheduleStartDurationInterval(Wire):
+    start: Interval | None = None
+    duration: Duration | None = None
+
+
+class ScheduledExecutionSchedule(Wire):
+    """When a session is prepared, available (promised, to the second) and released."""
+
+    preparing: ScheduleStartDurationInstant | None = None
+    available: ScheduleStartDurationInterval | None = None
+    releasing: ScheduleStartDurationInstant | None = None
+
+
+class AbstractExecutionSession(AbstractComponent):
+    pass
+
+
+class UnknownExecutionSession(AbstractExecutionSession):
+    pass
+
+
+SESSIONS = Family("session", AbstractExecutionSession, UnknownExecutionSession)
+
+
+@SESSIONS.register(published("session", "simple-execution-session"))
+class SimpleExecutionSession(AbstractExecutionSession):
+    phase: Phase | None = None
+    expires: DateTime | None = None
+    executable: Executable | None = None
+    compute: Compute | None = None
+    storage: list[Storage] | None = None
+    data: list[Data] | None = None
+    connectors: list[SimpleSessionConnector] | None = None
+
+
+@SESSIONS.register(published("session", "scheduled-execution-session"))
+class ScheduledExecutionSession(SimpleExecutionSession):
+    schedule: ScheduledExecutionSchedule | None = None
+
+
+Session = Annotated[AbstractExecutionSession, SESSIONS]
+
+
+class RequestedScheduleItem(Wire):
+    """How long, and between which instants to start."""
+
+    duration: Duration | None = None
+    start: Interval | None = None
+
+
+class RequestedScheduleBlock(Wire):
+    requested: RequestedScheduleItem | None = None
+
+
+class ExecutionRequest(Wire):
+    """When, where and how can I run this? All but the executable has a default.
+
+    `compute` may be a list: the first is the published field, the others are the extension `further_compute`.
+    """
+
+    executable: Executable | None = None
+    compute: Compute | None = None
+    further_compute: list[Compute] | None = None
+    storage: list[Storage] | None = None
+    data: list[Data] | None = None
+    schedule: RequestedScheduleBlock | None = None
+    costs: list[Cost] | None = None
+    metrics: list[Metric] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unlist(cls, document: Any) -> Any:
+        if isinstance(document, dict) and isinstance(compute := document.get("compute"), list):
+            first, *others = compute or [None]
+            return {**document, "compute": first, **({"further_compute": others} if others else {})}
+        return document
+
+
+class OfferSetResponse(AbstractComponent):
+    """YES with offers, best first, or NO with every reason among `meta.messages`."""
+
+    KIND = published("offerset", "execution-offerset")
+
+    result: Literal["YES", "NO"] | None = None
+    description: str | None = None
+    offers: list[Session] | None = None

@@ -1,0 +1,156 @@
+"""What the two halves of the broker say to each other: kinds on one side, platforms and fetchers on the other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file to fetch: from `url`, to `path` (a bare file name where it is not yet known which folder it goes to).
+
+    `size` in bytes and `checksum` (`sha256:…`) where the client declared them.
+    """
+
+    url: str
+    path: str
+    size: int | None = None
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """`source`, a path relative to the job's folder, is seen at `path`: absolute, or relative to the session's home."""
+
+    path: str
+    source: str
+    readonly: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port that the program listens on. The platform picks the number and passes it in the variable `env`.
+
+    `path` is the path and query of the address to connect to; `{secret}` in it becomes the session's secret.
+    `address_env`, where given, names the variable that gets the address to listen on.
+    """
+
+    env: str
+    protocol: str = "HTTP"
+    path: str = "/"
+    address_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a platform has to do to run an executable, whatever kind it was.
+
+    `form` says what sort of thing is run: a `process` (`command` in an environment with the Python `requirements`), an
+    `oci` or a `sif` image. `sources` are fetched to the session's home and `files` (path → text) written there first.
+    `secret_env` is the variable in which the program finds the session's secret.
+    """
+
+    form: Literal["process", "oci", "sif"]
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    requirements: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    secret_env: str | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine, or what a platform treats as one: whole cores, memory and storage in GiB."""
+
+    name: str
+    cores: int
+    memory: int
+    storage: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a platform can give. `notes` are sentences for people on how it keeps sessions to what they were given."""
+
+    nodes: tuple[Node, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place on a timeline: where, when and how much. Times are whole seconds since 1970, sizes GiB.
+
+    From `prepare` until `start` data is staged, from `start` until `end` the session is available, until `done` released.
+    `storage` is what all storage resources of the session take together, held until `kept`.
+    """
+
+    platform: str
+    node: str
+    prepare: int
+    start: int
+    end: int
+    done: int
+    kept: int
+    cores: int
+    memory: int
+    storage: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a platform is told of a session. `folder` is the session's own, on the broker's disk: `home` below it is
+    where the program starts, `storage` holds its storage; what is there at the end are the results."""
+
+    uuid: UUID
+    launch: Launch
+    sources: tuple[Source, ...]
+    mounts: tuple[Mount, ...]
+    node: str
+    cores: int
+    memory: int
+    start: datetime
+    end: datetime
+    folder: Path
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """A way to reach a running session."""
+
+    kind: str
+    protocol: str
+    location: str
+    status: Literal["PREPARING", "AVAILABLE", "FINISHED"] = "PREPARING"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far preparation has come: `done`, or `bytes` of `total` (None: unknown) and a word on what is going on."""
+
+    done: bool
+    bytes: int = 0
+    total: int | None = None
+    doing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a platform knows of a session: `running`, `ended` with an exit code, or `unknown` to it.
+
+    `complaint` is what a person should be told of an end that was not the program's own doing; `on_time_limit` says that
+    it ended because its time was over.
+    """
+
+    state: Literal["running", "ended", "unknown"]
+    exit_code: int | None = None
+    complaint: str | None = None
+    on_time_limit: bool = False
+    warnings: tuple[str, ...] = ()
+    connectors: tuple[Connector, ...] = ()
