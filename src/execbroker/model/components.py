@@ -1,7 +1,6 @@
 from typing import Annotated
 from uuid import UUID
 
-
 from execbroker.model.base import Float, Kinded, Uri, Wire
 from execbroker.model.messages import MessageItem
 from execbroker.model.options import Option
@@ -9,6 +8,7 @@ from execbroker.model.phases import LifecyclePhase
 from execbroker.model.registry import Family, published
 from execbroker.model.times import DateTime, Duration, Instant, Interval
 from execbroker.model.waist import Launch, Source
+
 
 class AbstractCostItem(Kinded):
     """A cost, of the given `type` (monetary, energy, carbon)."""

@@ -1,4 +1,3 @@
-from datetime import datetime
 from typing import Literal
 
 from execbroker.model.base import Wire
@@ -18,20 +17,18 @@ class MessageItem(Wire):
     message: str | None = None
 
 
-def message(level: Level, name: str, template: str, time: datetime | None = None, **values: object) -> MessageItem:
+def message(level: Level, name: str, template: str, /, **values: object) -> MessageItem:
     """A message of kind `urn:execbroker:message:<name>`; every `{word}` of the template is one of `values`."""
     texts = {key: str(value) for key, value in values.items()}
     rendered = template.format_map(texts)
-    return MessageItem(
-        kind=f"urn:execbroker:message:{name}", time=time, level=level, template=template, values=texts, message=rendered
-    )
+    return MessageItem(kind=f"urn:execbroker:message:{name}", level=level, template=template, values=texts, message=rendered)
 
 
-def reason(name: str, path: str, template: str, **values: object) -> MessageItem:
+def reason(name: str, path: str, template: str, /, **values: object) -> MessageItem:
     """Why the answer is NO: an ERROR about the field at `path`."""
     return message("ERROR", name, template, path=path, **values)
 
 
-def warning(name: str, path: str, template: str, **values: object) -> MessageItem:
+def warning(name: str, path: str, template: str, /, **values: object) -> MessageItem:
     """What was understood otherwise than written, about the field at `path`."""
     return message("WARN", name, template, path=path, **values)

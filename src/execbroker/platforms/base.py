@@ -34,7 +34,9 @@ class PlatformSettings(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="How the platform is called, unique in the file.")
     type: str = Field(description="The entry point of the platform's class: local, fake, or a stranger's.")
     nodes: list[NodeSettings] = Field(default_factory=list, description="What may be offered. Local: left out, this machine.")
-    release: Duration = Field(timedelta(seconds=5), description="How long stopping a session and collecting its results may take.")
+    release: Duration = Field(
+        timedelta(seconds=5), description="How long stopping a session and collecting its results may take."
+    )
     poll: Duration = Field(timedelta(seconds=1), description="How often running sessions are looked at.")
 
 
