@@ -1,0 +1,1 @@
+"""What happens after an offer was accepted, by itself, on schedule."""

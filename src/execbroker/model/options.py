@@ -7,6 +7,7 @@ from execbroker.model.registry import Family
 class AbstractOption(Kinded):
     """What the caller may do now to the thing at `path`."""
 
+    kind: str = ""
     path: str
 
 
@@ -17,6 +18,7 @@ class UnknownOption(AbstractOption):
 class AbstractUpdate(Kinded):
     """What the caller does to the thing at `path`."""
 
+    kind: str = ""
     path: str
 
 

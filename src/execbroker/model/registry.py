@@ -81,11 +81,10 @@ class Family:
         return core_schema.tagged_union_schema(choices, self._tag)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        refs = {uri: handler(handler_schema) for uri, handler_schema in _choices(schema)}
-        return {
-            "oneOf": list(refs.values()),
-            "discriminator": {"propertyName": "kind", "mapping": {uri: ref.get("$ref") for uri, ref in refs.items()}},
-        }
+        known = _choices(schema)
+        refs = handler(core_schema.tagged_union_schema(known, self._tag))["oneOf"]
+        mapping = {tag.removeprefix(TAG): ref["$ref"] for tag, ref in zip(known, refs, strict=True)}
+        return {"oneOf": refs, "discriminator": {"propertyName": "kind", "mapping": mapping}}
 
 
 def _tag_of(cls: type) -> str:
@@ -93,5 +92,5 @@ def _tag_of(cls: type) -> str:
     return f"{TAG}{cls.__dict__.get('KIND', '')}"
 
 
-def _choices(schema: Any) -> list[tuple[str, Any]]:
-    return [(tag.removeprefix(TAG), choice) for tag, choice in schema["choices"].items() if tag != TAG]
+def _choices(schema: Any) -> dict[str, CoreSchema]:
+    return {tag: choice for tag, choice in schema["choices"].items() if tag != TAG}

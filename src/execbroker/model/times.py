@@ -17,6 +17,7 @@ _DURATION = re.compile(
 )
 _SECONDS = {"Y": 365 * 86400, "Mo": 30 * 86400, "W": 7 * 86400, "D": 86400, "H": 3600, "M": 60, "S": 1}
 _FOREVER = timedelta(days=365_000)
+_FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 class Clock:
@@ -73,6 +74,14 @@ def format_instant(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment.year > 999 else f"{moment.year:04d}-{moment:%m-%dT%H:%M:%SZ}"
 
 
+def _shifted(moment: datetime, length: timedelta) -> datetime:
+    """No further than the calendar goes: `P9999Y` means whenever."""
+    try:
+        return moment + length
+    except OverflowError:
+        return _LAST if length > timedelta(0) else _FIRST
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """From `start` to `end`, both in UTC; `zoned` is False where UTC was assumed for want of a zone."""
@@ -88,21 +97,18 @@ class Interval:
         An instant alone is an interval of no length. Raises ValueError.
         """
         first, slash, second = re.sub(r"(?<=[0-9Z])(?=P)", "/", text.strip().replace("//", "/")).partition("/")
-        try:
-            if first.startswith(("P", "-P")):
-                end, zoned = parse_instant(second)
-                return cls(end - parse_duration(first), end, zoned)
-            start, zoned = parse_instant(first)
-            if not slash:
-                return cls(start, start, zoned)
-            if second.startswith(("P", "-P")):
-                return cls(start, start + parse_duration(second), zoned)
-            if second.startswith("T"):
-                second = first.partition("T")[0] + second
-            end, also_zoned = parse_instant(second)
-            return cls(start, end, zoned and also_zoned)
-        except OverflowError as error:
-            raise ValueError(f"{text!r} is outside the calendar") from error
+        if first.startswith(("P", "-P")):
+            end, zoned = parse_instant(second)
+            return cls(_shifted(end, -parse_duration(first)), end, zoned)
+        start, zoned = parse_instant(first)
+        if not slash:
+            return cls(start, start, zoned)
+        if second.startswith(("P", "-P")):
+            return cls(start, _shifted(start, parse_duration(second)), zoned)
+        if second.startswith("T"):
+            second = first.partition("T")[0] + second
+        end, also_zoned = parse_instant(second)
+        return cls(start, end, zoned and also_zoned)
 
     def __str__(self) -> str:
         return f"{format_instant(self.start)}/{format_duration(self.end - self.start)}"

@@ -87,7 +87,7 @@ class Slot:
     """A place on a timeline: where, when and how much. Times are whole seconds since 1970, sizes GiB.
 
     From `prepare` until `start` data is staged, from `start` until `end` the session is available, until `done` released.
-    `storage` is what all storage resources of the session take together, held until `kept`.
+    Each of `storages` is the size of one storage resource and the time until which it is kept.
     """
 
     platform: str
@@ -96,10 +96,9 @@ class Slot:
     start: int
     end: int
     done: int
-    kept: int
     cores: int
     memory: int
-    storage: int = 0
+    storages: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

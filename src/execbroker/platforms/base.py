@@ -75,9 +75,13 @@ class Platform(ABC):
     def reasons_against(self, launch: Launch, mounts: Iterable[Mount]) -> list[MessageItem]:
         """Why this cannot run here: [] means it can. Pure: it asks nobody, and it is called within a request."""
 
-    async def estimate(self, launch: Launch, sources: Iterable[Source]) -> Estimate:
-        """How long `prepare` will take, within two seconds: what cannot be learnt by then is guessed, with a warning."""
-        return await self.context.stager.estimate((*launch.sources, *sources))
+    async def estimate(self, launch: Launch, sources: Iterable[tuple[str, Source]]) -> Estimate:
+        """How long `prepare` will take, within two seconds: what cannot be learnt by then is guessed, with a warning.
+
+        `sources` are those of the data, each with the path of the field of the request that it came from.
+        """
+        program = (("executable.location", source) for source in launch.sources)
+        return await self.context.stager.estimate((*program, *sources))
 
     async def prepare(self, job: Job) -> Progress:
         """Bring data and storage into place; asked again until it is `done`. Raises PlatformFailure."""

@@ -1,5 +1,5 @@
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,11 @@ class Missing(Exception):
 
 
 class Interrupted(Exception):
-    """The transfer failed in a way that another try may mend."""
+    """The transfer failed in a way that another try may mend, not before `after` seconds where the server says so."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Stream:
     offset: int
     total: int | None
     version: str | None
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes, None]
 
 
 class Fetcher(ABC):

@@ -1,5 +1,5 @@
 from execbroker.kinds.naming import file_name
-from execbroker.model.base import Integer32, Wire
+from execbroker.model.base import Integer32, Uri, Wire
 from execbroker.model.components import DATA, AbstractDataResource
 from execbroker.model.registry import published
 from execbroker.model.waist import Source
@@ -13,7 +13,7 @@ class IvoaObsCoreItem(Wire):
     obs_publisher_did: str | None = None
     obs_creator_did: str | None = None
     dataproduct_type: str | None = None
-    calib_level: Integer32 | None = None
+    calib_level: Integer32 | None = 0
     access_url: str | None = None
     access_format: str | None = None
 
@@ -36,7 +36,7 @@ class IvoaDataLinkItem(Wire):
 
 
 class IvoaDataResourceBlock(Wire):
-    ivoid: str | None = None
+    ivoid: Uri | None = None
     obscore: IvoaObsCoreItem | None = None
     datalink: IvoaDataLinkItem | None = None
 

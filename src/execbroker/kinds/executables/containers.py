@@ -6,8 +6,8 @@ from execbroker.model.waist import Launch
 
 
 class DockerPlatformSpec(Wire):
-    architecture: str | None = None
-    os: str | None = None
+    architecture: str | None = "amd64"
+    os: str | None = "linux"
 
 
 class DockerImageSpec(Wire):
@@ -42,7 +42,7 @@ class DockerContainer(AbstractExecutable):
     """An OCI image with its command."""
 
     image: DockerImageSpec | None = None
-    privileged: bool | None = None
+    privileged: bool | None = False
     command: list[str] | None = None
     entrypoint: str | None = None
     environment: dict[str, str] | None = None

@@ -1,0 +1,160 @@
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+import structlog
+from fastapi import FastAPI
+
+from execbroker import __version__
+from execbroker.books import Books
+from execbroker.broker import Broker
+from execbroker.config import Config, is_loopback, platform_class
+from execbroker.engine.engine import Engine
+from execbroker.errors import BrokerError, StartupError
+from execbroker.ledger import schema
+from execbroker.ledger.ledger import Ledger
+from execbroker.model.times import Clock
+from execbroker.platforms.base import Context, Platform
+from execbroker.staging.base import Fetcher
+from execbroker.staging.rates import Rates
+from execbroker.staging.stager import Stager
+from execbroker.store import Store
+from execbroker.web.dialect import dialect
+from execbroker.web.identity import Door, read_token
+from execbroker.web.problems import add_problems
+from execbroker.web.routes import router
+
+log = structlog.get_logger()
+
+
+class Parts:
+    """Everything that works together in one broker process, put together here and nowhere else."""
+
+    def __init__(self, config: Config, clock: Clock, ledger: Ledger, rates: Rates) -> None:
+        self.ledger = ledger
+        self.store = Store(config.folder / "sessions", config.limits.output)
+        self.fetchers = {scheme: fetcher for fetcher in load_fetchers(config) for scheme in fetcher.schemes}
+        self.stager = Stager(self.fetchers, config.data, rates, clock)
+        self.platforms = load_platforms(config, clock, self.stager)
+        self.books = Books(ledger, clock)
+        self.engine = Engine(ledger, self.books, self.platforms, clock, self.store, config.retention)
+        self.broker = Broker(ledger, self.books, self.platforms, clock, self.store, config.offers)
+
+
+def load_fetchers(config: Config) -> list[Fetcher]:
+    return [point.load()(config.data) for point in entry_points(group="execbroker.fetchers")]
+
+
+def load_platforms(config: Config, clock: Clock, stager: Stager) -> dict[str, Platform]:
+    found: dict[str, Platform] = {}
+    for settings in config.platforms:
+        folder = config.folder / "platforms" / settings.name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        context = Context(folder, clock, stager, (config.folder.resolve(),))
+        found[settings.name] = platform_class(settings.type)(settings, context)
+    return found
+
+
+@asynccontextmanager
+async def running(config: Config, clock: Clock, *, engine: bool = True) -> AsyncIterator[Parts]:
+    """A broker's parts, opened in order and closed in reverse; without `engine` its loop waits for `engine.settle()`.
+
+    Raises StartupError where the data folder is in use, or of a newer version.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_locked(config.folder))
+        database = config.folder / "ledger.sqlite"
+        await asyncio.to_thread(schema.prepare, database)
+        ledger = Ledger(database)
+        stack.push_async_callback(ledger.close)
+        notes: set[asyncio.Task[None]] = set()
+
+        def keep(what: str, seconds: float, amount: float) -> None:
+            task = asyncio.create_task(_note(ledger, what, seconds, amount, clock))
+            notes.add(task)
+            task.add_done_callback(notes.discard)
+
+        parts = Parts(config, clock, ledger, Rates(await ledger.measures(), keep))
+
+        async def kept() -> None:
+            await asyncio.gather(*notes)
+
+        stack.push_async_callback(kept)
+        for fetcher in set(parts.fetchers.values()):
+            stack.push_async_callback(fetcher.close)
+        stack.push_async_callback(parts.stager.close)
+        for platform in parts.platforms.values():
+            stack.push_async_callback(platform.close)
+        await parts.books.open()
+        stack.push_async_callback(parts.books.close)
+        await parts.engine.open()
+        stack.push_async_callback(parts.engine.close)
+        if engine:
+            parts.engine.run()
+        yield parts
+
+
+async def _note(ledger: Ledger, what: str, seconds: float, amount: float, clock: Clock) -> None:
+    try:
+        await ledger.note(what, seconds, amount, int(clock.now().timestamp()))
+    except BrokerError as error:
+        log.warning("ledger.measure_lost", what=what, error=error.detail)
+
+
+def _locked(folder: Path) -> IO[str]:
+    """The data folder, for this broker alone: the lock goes with the process, however it ends. Raises StartupError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("a")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise StartupError(
+            f"The data folder {folder} is in use by another broker; stop it, or name another with --data"
+        ) from None
+    except OSError as error:
+        raise StartupError(f"The data folder {folder} cannot be used: {error.strerror}") from None
+    os.truncate(lock.fileno(), 0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def create_app(config: Config, clock: Clock | None = None, *, engine: bool = True) -> FastAPI:
+    """The broker as an ASGI application; it opens its data folder when the server starts it."""
+    clock = clock or Clock()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(config, clock, engine=engine) as parts:
+            app.state.broker, app.state.engine = parts.broker, parts.engine
+            yield
+
+    app = FastAPI(
+        title="execbroker",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.config = config
+    add_problems(app)
+    app.include_router(router)
+    app.include_router(dialect)
+    config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    token = read_token(config.folder) if config.auth.mode == "token" else None
+    app.add_middleware(Door, token=token, hosts=_known_hosts(config))
+    return app
+
+
+def _known_hosts(config: Config) -> set[str] | None:
+    """The names under which the broker is known; None where it listens to more than this machine and anything may be one."""
+    public = {urlsplit(config.public_url).hostname or ""} if config.public_url else set()
+    return public if is_loopback(config.host) else None

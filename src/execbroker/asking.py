@@ -1,0 +1,243 @@
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from execbroker.config import OfferSettings
+from execbroker.kinds.compute import SimpleComputeCores, SimpleComputeMemory, SimpleComputeResource
+from execbroker.kinds.naming import safe_name
+from execbroker.kinds.storage import SimpleStorageResource, SimpleStorageSize
+from execbroker.kinds.volume import SimpleVolumeMount
+from execbroker.lowering import mounts_of, sources_of
+from execbroker.model.base import take_unknown
+from execbroker.model.components import (
+    AbstractComponent,
+    AbstractDataResource,
+    AbstractStorageResource,
+    ComponentMetadata,
+    UnknownComputeResource,
+    UnknownDataResource,
+    UnknownExecutable,
+    UnknownStorageResource,
+    UnknownVolumeMount,
+)
+from execbroker.model.messages import MessageItem, reason, warning
+from execbroker.model.sessions import ExecutionRequest, RequestedScheduleItem
+from execbroker.model.waist import Launch, Mount, Source
+from execbroker.scheduling.search import Range, StorageAsk
+
+MOST = 1000
+MOST_AMOUNT = 1 << 40
+NONE = Range(0, 0)
+_UNKNOWN = (UnknownExecutable, UnknownComputeResource, UnknownDataResource, UnknownStorageResource, UnknownVolumeMount)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a request means: the request with every default and reference filled in, and what follows from it.
+
+    `reasons` are all that is wrong with it whatever the platform; where there are any, `launch` is None.
+    """
+
+    request: ExecutionRequest
+    launch: Launch | None = None
+    sources: list[tuple[str, Source]] = field(default_factory=list)
+    mounts: list[Mount] = field(default_factory=list)
+    cores: Range = NONE
+    memory: Range = NONE
+    storages: list[StorageAsk] = field(default_factory=list)
+    duration: int = 0
+    start: tuple[int, int] = (0, 0)
+    reasons: list[MessageItem] = field(default_factory=list)
+    warnings: list[MessageItem] = field(default_factory=list)
+
+
+def understand(request: ExecutionRequest, defaults: OfferSettings, now: int) -> Plan:
+    """Fill in a request and say all that is wrong with it; it asks nobody, and its argument becomes the plan's request."""
+    plan = Plan(request)
+    plan.warnings += [
+        warning("unknown-field", path, "The field {path} is not known here and was left out") for path in take_unknown(request)
+    ]
+    _kinds(plan)
+    if plan.reasons:
+        return plan
+    _executable(plan)
+    _compute(plan, defaults)
+    _schedule(plan, defaults, now)
+    _references(plan, defaults)
+    if not plan.reasons and request.executable:
+        plan.launch = request.executable.launch()
+        plan.sources, plan.mounts = sources_of(request), mounts_of(request)
+    return plan
+
+
+def _components(request: ExecutionRequest) -> Iterator[tuple[str, AbstractComponent]]:
+    if request.executable:
+        yield "executable", request.executable
+    if request.compute:
+        yield "compute", request.compute
+        yield from ((f"compute.volumes[{index}]", volume) for index, volume in enumerate(request.compute.volumes or []))
+    yield from ((f"storage[{index}]", storage) for index, storage in enumerate(request.storage or []))
+    yield from ((f"data[{index}]", data) for index, data in enumerate(request.data or []))
+
+
+def _kinds(plan: Plan) -> None:
+    request = plan.request
+    for path, component in _components(request):
+        if isinstance(component, _UNKNOWN):
+            plan.reasons.append(reason("unknown-kind", f"{path}.kind", "The kind {kind} is not known here", kind=component.kind))
+    for name in ("storage", "data"):
+        if len(getattr(request, name) or []) > MOST:
+            plan.reasons.append(reason("too-many", name, "More than {most} in {path}", most=MOST))
+    if request.compute and len(request.compute.volumes or []) > MOST:
+        plan.reasons.append(reason("too-many", "compute.volumes", "More than {most} in {path}", most=MOST))
+    if request.further_compute:
+        plan.reasons.append(reason("several-nodes", "compute[1]", "Only one compute resource can be had in one session"))
+
+
+def _executable(plan: Plan) -> None:
+    if plan.request.executable is None:
+        plan.reasons.append(reason("no-executable", "executable", "There is no {path} to run"))
+    else:
+        plan.reasons += plan.request.executable.reasons_against()
+
+
+def _compute(plan: Plan, defaults: OfferSettings) -> None:
+    compute = plan.request.compute
+    if not isinstance(compute, SimpleComputeResource):
+        compute = plan.request.compute = SimpleComputeResource()
+    cores, memory = compute.cores or SimpleComputeCores(), compute.memory or SimpleComputeMemory()
+    plan.cores = _range(plan, "compute.cores", cores.min, cores.max, defaults.cores)
+    plan.memory = _range(plan, "compute.memory", memory.min, memory.max, defaults.memory)
+    compute.cores = SimpleComputeCores(min=plan.cores.min, max=plan.cores.max)
+    compute.memory = SimpleComputeMemory(min=plan.memory.min, max=plan.memory.max)
+
+
+def _range(plan: Plan, path: str, least: int | None, most: int | None, default: int) -> Range:
+    """From what was asked to at most twice that, and never beyond a requested maximum."""
+    for name, value in (("min", least), ("max", most)):
+        if value is not None and not 1 <= value <= MOST_AMOUNT:
+            plan.reasons.append(reason("not-positive" if value < 1 else "too-large", f"{path}.{name}",
+                                       "{value} in {path} is out of range; at least 1 is needed", value=value))  # fmt: skip
+    if least is not None and most is not None and least > most:
+        plan.reasons.append(reason("min-above-max", path, "In {path} min, {min}, is above max, {max}", min=least, max=most))
+    low = least if least is not None else min(default, most) if most is not None else default
+    high = min(2 * low, most) if most is not None else 2 * low
+    return Range(low, high)
+
+
+def _schedule(plan: Plan, defaults: OfferSettings, now: int) -> None:
+    block = plan.request.schedule
+    asked = (block and block.requested) or RequestedScheduleItem()
+    path = "schedule.requested"
+    plan.duration = int((asked.duration or defaults.duration).total_seconds())
+    if asked.duration is not None and plan.duration < 1:
+        plan.reasons.append(reason("not-positive", f"{path}.duration", "The duration in {path} must be a second at least"))
+    earliest, latest = now, now + int(defaults.horizon.total_seconds())
+    if asked.start:
+        earliest, latest = int(asked.start.start.timestamp()), int(asked.start.end.timestamp())
+        if latest < earliest:
+            plan.reasons.append(reason("empty-range", f"{path}.start", "The range in {path} ends before it begins"))
+        elif latest < now:
+            text = "The latest start in {path} was {ago} s ago"
+            plan.reasons.append(reason("start-is-past", f"{path}.start", text, ago=now - latest))
+        if not asked.start.zoned:
+            plan.warnings.append(warning("no-zone", f"{path}.start", "No time zone in {path}: UTC was taken"))
+    plan.start = max(earliest, now), latest
+
+
+def _references(plan: Plan, defaults: OfferSettings) -> None:
+    """Which data lives in which storage, and what is mounted where."""
+    request = plan.request
+    request.storage, request.data = list(request.storage or []), list(request.data or [])
+    _unnamed(plan)
+    for index, data in enumerate(request.data):
+        storage = _resolve(plan, f"data[{index}].storage", data.storage, "storage", request.storage)
+        if data.storage is None:
+            storage = SimpleStorageResource(meta=ComponentMetadata(name=_free_name(request, f"{data.name}-storage")))
+            request.storage.append(storage)
+        data.storage = storage.name if storage else data.storage
+        try:
+            data.sources()
+        except ValueError as error:
+            text = "Nothing to fetch at {path}: {text}"
+            plan.reasons.append(reason("no-source", f"data[{index}]", text, text=error))
+    for index, storage in enumerate(request.storage):
+        if isinstance(storage, SimpleStorageResource):
+            _size(plan, f"storage[{index}]", storage, defaults)
+    _volumes(plan)
+
+
+def _unnamed(plan: Plan) -> None:
+    """Give every resource a name, and complain of names used twice."""
+    seen: dict[str, str] = {}
+    for path, component in _components(plan.request):
+        if not path.startswith(("storage", "data")):
+            continue
+        component.meta = component.meta or ComponentMetadata()
+        component.meta.name = name = component.meta.name or _free_name(plan.request, path.replace("[", "-").rstrip("]"))
+        if name in seen:
+            text = "{path} has the name {name}, as has {other}"
+            plan.reasons.append(reason("duplicate-name", f"{path}.meta.name", text, name=name, other=seen[name]))
+        seen[name] = path
+
+
+def _free_name(request: ExecutionRequest, wish: str) -> str:
+    taken = {component.name for _, component in _components(request)}
+    return next(name for number in range(MOST * 4) if (name := f"{wish}-{number}" if number else wish) not in taken)
+
+
+def _resolve(
+    plan: Plan, path: str, name: str | None, what: str, among: list[AbstractStorageResource] | list[AbstractComponent]
+) -> AbstractComponent | None:
+    """The resource that `name` means, by its name or its uuid in the request."""
+    if name is None:
+        return None
+    for resource in among:
+        if resource.name == name or (resource.meta and resource.meta.uuid and str(resource.meta.uuid) == name.lower()):
+            return resource
+    plan.reasons.append(reason("dangling", path, "{path} names {name}, but there is no such {what}", name=name, what=what))
+    return None
+
+
+def _size(plan: Plan, path: str, storage: SimpleStorageResource, defaults: OfferSettings) -> None:
+    size = storage.size or SimpleStorageSize()
+    wanted = _range(plan, f"{path}.size", size.min, size.max, defaults.storage)
+    lifetime = int((storage.lifetime if storage.lifetime is not None else defaults.lifetime).total_seconds())
+    if lifetime < 0:
+        plan.reasons.append(reason("not-positive", f"{path}.lifetime", "The lifetime in {path} is negative"))
+    storage.size = SimpleStorageSize(min=wanted.min, max=wanted.max)
+    plan.storages.append(StorageAsk(wanted, max(lifetime, 0)))
+
+
+def _volumes(plan: Plan) -> None:
+    request = plan.request
+    assert request.compute is not None
+    resources: list[AbstractComponent] = [*(request.storage or []), *(request.data or [])]
+    taken: dict[str, str] = {}
+    for index, volume in enumerate(request.compute.volumes or []):
+        path = f"compute.volumes[{index}]"
+        if not isinstance(volume, SimpleVolumeMount):
+            continue
+        if volume.resource is None and volume.name is None:
+            plan.reasons.append(reason("dangling", f"{path}.resource", "{path} does not say which resource to mount"))
+            continue
+        resource = _resolve(plan, f"{path}.resource", volume.resource or volume.name, "storage or data resource", resources)
+        volume.path = volume.path or f"volumes/{safe_name(volume.name or '', f'volume-{index}')}"
+        target = _mount_point(plan, f"{path}.path", volume.path)
+        if target in taken:
+            plan.reasons.append(
+                reason("same-path", f"{path}.path", "{other} is mounted at {target} already", target=target, other=taken[target])
+            )
+        taken[target] = path
+        if resource is not None:
+            volume.resource = resource.name
+            volume.mode = volume.mode or ("READONLY" if isinstance(resource, AbstractDataResource) else "READWRITE")
+
+
+def _mount_point(plan: Plan, path: str, text: str) -> str:
+    point = PurePosixPath(text)
+    if "\0" in text or ".." in point.parts or not point.parts or point.parts == ("/",):
+        plan.reasons.append(
+            reason("bad-path", path, "{text} in {path} is not a path that can be mounted at", text=text.replace("\0", "?"))
+        )
+    return str(point)

@@ -1,0 +1,384 @@
+import asyncio
+import heapq
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+from pydantic import TypeAdapter
+from sqlalchemy import ColumnElement, delete, select, update
+
+from execbroker.engine.lifecycle import CHOICES
+from execbroker.errors import BrokerError, Busy, IllegalMove, NotFound
+from execbroker.ledger.ledger import Ledger
+from execbroker.ledger.rows import OfferSetRow, SessionRow, read_session
+from execbroker.ledger.tables import bookings, sessions
+from execbroker.ledger.transaction import Transaction
+from execbroker.model.messages import MessageItem, message
+from execbroker.model.phases import Phase
+from execbroker.model.times import Clock
+from execbroker.model.waist import Capacity, Slot
+from execbroker.scheduling.refusal import why_not
+from execbroker.scheduling.search import Ask, find
+from execbroker.scheduling.timeline import Booking, Timeline, bookings_of, envelope
+
+T = TypeVar("T")
+Operation = Callable[[Transaction, int], Awaitable[T]]
+
+QUEUE = 1024
+BATCH = 64
+COMPONENTS = 1 << 16
+PAST = 3600  # seconds of the past that are kept in memory, against a clock that steps back
+_MESSAGES = TypeAdapter(list[MessageItem])
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request as it was understood: `ask` is None where `reasons` stand against it already. `expires` in seconds."""
+
+    owner: str
+    request: str
+    ask: Ask | None
+    warnings: tuple[MessageItem, ...]
+    reasons: tuple[MessageItem, ...]
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was committed: the offerset and its offers, in order."""
+
+    offerset: OfferSetRow
+    offers: tuple[SessionRow, ...]
+    messages: tuple[MessageItem, ...]
+
+
+class Books:
+    """Who holds what: the only keeper of the timeline and the only writer of bookings.
+
+    Operations queue up; one task takes all that wait, does them in memory and in one transaction, and answers after the
+    commit. Where the commit fails, memory is put back as it was.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger, self._clock = ledger, clock
+        self.timeline = Timeline()
+        self.capacities: dict[str, Capacity] = {}
+        self._held: dict[UUID, list[Booking]] = {}
+        self._expiries: list[tuple[int, UUID]] = []
+        self._queue: asyncio.Queue[tuple[Operation[Any], asyncio.Future[Any]]] = asyncio.Queue(QUEUE)
+        self._undo: list[Callable[[], None]] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Read the bookings back, and start work."""
+        await self._reload()
+        self._worker = asyncio.create_task(self._work(), name="books")
+
+    async def close(self) -> None:
+        """Finish what waits, then stop."""
+        await self._queue.join()
+        if self._worker:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+
+    async def _reload(self) -> None:
+        now = self._now()
+        for holder, booking in await self._ledger.bookings(now):
+            self._held.setdefault(holder, []).append(booking)
+            self.timeline.take([booking])
+        self._expiries = [(expires, uuid) for uuid, expires in await self._ledger.open_offersets()]
+        heapq.heapify(self._expiries)
+
+    def set_capacity(self, platform: str, capacity: Capacity) -> None:
+        self.capacities[platform] = capacity
+        self.timeline.set_capacity(platform, capacity.nodes)
+
+    @property
+    def next_expiry(self) -> int | None:
+        return self._expiries[0][0] if self._expiries else None
+
+    async def offer(self, wanted: Wanted) -> Answer:
+        """Find offers, hold them, write them down; NO, with the reasons, where there are none. Raises Busy, StorageFull."""
+
+        async def operation(transaction: Transaction, now: int) -> Answer:
+            slots = find(self.timeline, wanted.ask, now) if wanted.ask else []
+            answer = _answer(wanted, slots, now, self._reasons(wanted, slots))
+            transaction.add_offerset(answer.offerset, answer.offers)
+            if slots:
+                self._hold(transaction, answer.offerset.uuid, envelope(slots))
+                for expires in {offer.expires for offer in answer.offers}:
+                    self._expect(expires, answer.offerset.uuid)
+            return answer
+
+        return await self._do(operation)
+
+    async def direct(self, wanted: Wanted) -> Answer:
+        """Hold the first slot there is and accept it at once; a FAILED session, with the reasons, where there is none."""
+
+        async def operation(transaction: Transaction, now: int) -> Answer:
+            slots = find(self.timeline, replace(wanted.ask, limit=1), now) if wanted.ask else []
+            answer = _answer(wanted, slots, now, self._reasons(wanted, slots))
+            row = answer.offers[0] if slots else _session(answer.offerset, None, 0, now)
+            row = replace(row, phase=Phase.ACCEPTED if slots else Phase.FAILED, due=now if slots else None)
+            transaction.add_offerset(answer.offerset, [row])
+            transaction.record(row.uuid, row.phase, now, *answer.messages)
+            if row.slot:
+                self._hold(transaction, row.uuid, bookings_of(row.slot))
+            return replace(answer, offers=(row,))
+
+        return await self._do(operation)
+
+    async def accept(self, uuid: UUID) -> None:
+        """Make an offer the owner's; its siblings are REJECTED and what they held is free. Raises IllegalMove."""
+
+        async def operation(transaction: Transaction, now: int) -> None:
+            row = await _find(transaction, uuid, Phase.ACCEPTED)
+            assert row.slot is not None
+            late = now - row.slot.start
+            said = (
+                [message("WARN", "late", "Accepted {late} s after its start; it ends as promised", late=late)] if late > 0 else []
+            )
+            await transaction.move(row, Phase.ACCEPTED, now, said, due=now)
+            await _turn_down(transaction, [row.offerset], Phase.REJECTED, now)
+            await self._release(transaction, row.offerset)
+            self._hold(transaction, uuid, bookings_of(row.slot))
+
+        await self._do(operation)
+
+    async def reject(self, uuid: UUID) -> None:
+        """Turn an offer down; the others stay. Raises IllegalMove."""
+
+        async def operation(transaction: Transaction, now: int) -> None:
+            row = await _find(transaction, uuid, Phase.REJECTED)
+            await transaction.move(row, Phase.REJECTED, now)
+            await self._shrink(transaction, [row.offerset])
+
+        await self._do(operation)
+
+    async def cancel(self, uuid: UUID) -> None:
+        """Stop an accepted session, wherever it has got to: it is released first, then CANCELLED. Raises IllegalMove."""
+
+        async def operation(transaction: Transaction, now: int) -> None:
+            row = await _find(transaction, uuid, Phase.CANCELLED)
+            said = [message("INFO", "cancelled", "Cancelled by its owner")]
+            await transaction.move(row, Phase.RELEASING, now, said, outcome=Phase.CANCELLED, due=now)
+
+        await self._do(operation)
+
+    async def settle(self, row: SessionRow, now: int, said: Iterable[MessageItem], **values: Any) -> bool:
+        """End a released session and give back what it held; storage that was used is kept for its lifetime from now.
+
+        False, and nothing done, where the session has moved on or `row.lease` is no longer its lease.
+        """
+
+        async def operation(transaction: Transaction, _: int) -> bool:
+            assert row.outcome is not None
+            assert row.slot is not None
+            slot = ended(row.slot, now, used=row.state.started is not None)
+            due = min((until for size, until in slot.storages if size and until > now), default=None)
+            if not await transaction.move(row, row.outcome, now, said, row.lease, slot=slot, due=due, **values):
+                return False
+            await self._release(transaction, row.uuid)
+            self._hold(transaction, row.uuid, clip(bookings_of(slot), now))
+            return True
+
+        return await self._do(operation)
+
+    async def expire(self) -> None:
+        """Let the offers go whose time is over, as every other operation does first."""
+
+        async def operation(transaction: Transaction, now: int) -> None:
+            pass
+
+        await self._do(operation)
+
+    def _now(self) -> int:
+        return int(self._clock.now().timestamp())
+
+    async def _do(self, operation: Operation[T]) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait((operation, future))
+        except asyncio.QueueFull:
+            raise Busy(f"{QUEUE} requests are waiting already") from None
+        return await future
+
+    async def _work(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            try:
+                await self._commit(batch)
+            finally:
+                for _ in batch:
+                    self._queue.task_done()
+
+    async def _commit(self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]]) -> None:
+        now = self._now()
+        self.timeline.forget(now - PAST)
+        answers: list[Any] = []
+        try:
+            async with self._ledger.write() as transaction:
+                await self._expire(transaction, now)
+                for operation, _ in batch:
+                    answers.append(await _attempt(operation, transaction, now))
+        except Exception as error:  # whatever it was, nothing is committed, so nothing may stay in memory
+            for undo in reversed(self._undo):
+                undo()
+            if not isinstance(error, BrokerError):
+                log.exception("books.commit_failed")
+                error = BrokerError("The ledger could not be written; nothing was changed")
+            answers = [error] * len(batch)
+        self._undo.clear()
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    def _hold(self, transaction: Transaction, holder: UUID, pieces: list[Booking]) -> None:
+        """Book in memory and in the transaction; undone where it is not committed."""
+        if not pieces:
+            return
+        transaction.book(holder, pieces)
+        self.timeline.take(pieces)
+        self._held[holder] = pieces
+
+        def undo() -> None:
+            self.timeline.give(pieces)
+            del self._held[holder]
+
+        self._undo.append(undo)
+
+    async def _release(self, transaction: Transaction, *holders: UUID) -> None:
+        texts = [str(holder) for holder in holders]
+        await transaction.execute(delete(bookings).where(bookings.c.holder.in_(texts)))
+        for holder in holders:
+            if pieces := self._held.pop(holder, None):
+                self.timeline.give(pieces)
+                self._undo.append(partial(self._put_back, holder, pieces))
+
+    def _put_back(self, holder: UUID, pieces: list[Booking]) -> None:
+        self.timeline.take(pieces)
+        self._held[holder] = pieces
+
+    def _expect(self, expires: int, offerset: UUID) -> None:
+        entry = (expires, offerset)
+        heapq.heappush(self._expiries, entry)
+        self._undo.append(partial(self._expiries.remove, entry))
+
+    async def _expire(self, transaction: Transaction, now: int) -> None:
+        due: list[UUID] = []
+        while self._expiries and self._expiries[0][0] <= now:
+            entry = heapq.heappop(self._expiries)
+            self._undo.append(partial(heapq.heappush, self._expiries, entry))
+            due.append(entry[1])
+        for start in range(0, len(due), 500):
+            some = due[start : start + 500]
+            await _turn_down(transaction, some, Phase.EXPIRED, now, sessions.c.expires <= now)
+            await self._shrink(transaction, some)
+
+    async def _shrink(self, transaction: Transaction, offersets: list[UUID]) -> None:
+        """Hold for each of these only what its remaining offers need."""
+        texts = [str(uuid) for uuid in offersets]
+        query = select(sessions).where(sessions.c.offerset.in_(texts), sessions.c.phase == Phase.OFFERED.value)
+        left: dict[UUID, list[Slot]] = {}
+        for row in map(read_session, await transaction.fetch(query)):
+            if row.slot:
+                left.setdefault(row.offerset, []).append(row.slot)
+        await self._release(transaction, *offersets)
+        for offerset, slots in left.items():
+            self._hold(transaction, offerset, envelope(slots))
+
+    def _reasons(self, wanted: Wanted, slots: list[Slot]) -> list[MessageItem]:
+        if slots:
+            return []
+        return [*wanted.reasons, *(why_not(self.timeline, wanted.ask) if wanted.ask else [])]
+
+
+async def _attempt(operation: Operation[T], transaction: Transaction, now: int) -> T | BrokerError:
+    """The operation's result; a refusal is its own, and leaves the others of the batch alone."""
+    try:
+        return await operation(transaction, now)
+    except (IllegalMove, NotFound) as refusal:
+        return refusal
+
+
+async def _find(transaction: Transaction, uuid: UUID, choice: Phase) -> SessionRow:
+    """The session as it is now, if its owner may choose `choice`. Raises NotFound, IllegalMove."""
+    rows = await transaction.fetch(select(sessions).where(sessions.c.uuid == str(uuid)))
+    if not rows:
+        raise NotFound(f"There is no session {uuid}")
+    row = read_session(rows[0])
+    allowed = CHOICES.get(row.phase, ())
+    if choice not in allowed:
+        names = " or ".join(allowed) or "nothing any more"
+        raise IllegalMove(
+            f"The session is {row.phase}; what can be asked for now: {names}", phase=row.phase.value, allowed=list(allowed)
+        )
+    return row
+
+
+async def _turn_down(transaction: Transaction, offersets: list[UUID], to: Phase, now: int, *which: ColumnElement[bool]) -> None:
+    """Move the open offers of these to REJECTED or EXPIRED."""
+    guard = (sessions.c.offerset.in_([str(uuid) for uuid in offersets]), sessions.c.phase == Phase.OFFERED.value, *which)
+    changed = {"phase": to.value, "modified": now, "version": sessions.c.version + 1}
+    rows = await transaction.fetch(update(sessions).where(*guard).values(**changed).returning(sessions.c.uuid))
+    for row in rows:
+        transaction.record(UUID(row.uuid), to, now)
+    transaction.touched |= {UUID(row.uuid) for row in rows} | set(offersets)
+
+
+def _answer(wanted: Wanted, slots: list[Slot], now: int, reasons: list[MessageItem]) -> Answer:
+    messages = (*reasons, *wanted.warnings)
+    offerset = OfferSetRow(
+        uuid=new_uuid(),
+        owner=wanted.owner,
+        created=now,
+        modified=now,
+        expires=now + wanted.expires,
+        result="YES" if slots else "NO",
+        request=wanted.request,
+        messages=_MESSAGES.dump_json(list(messages), exclude_none=True).decode() if messages else "[]",
+    )
+    offers = tuple(_session(offerset, slot, rank, now) for rank, slot in enumerate(slots))
+    return Answer(offerset, offers, messages)
+
+
+def _session(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int) -> SessionRow:
+    return SessionRow(
+        uuid=new_uuid(),
+        offerset=offerset.uuid,
+        owner=offerset.owner,
+        rank=rank,
+        phase=Phase.OFFERED,
+        created=now,
+        modified=now,
+        expires=min(offerset.expires, slot.end) if slot else offerset.expires,
+        slot=slot,
+        secret=secrets.token_urlsafe(24),
+    )
+
+
+def new_uuid() -> UUID:
+    """A random uuid whose last 16 bits are zero: they number the components of the thing it names."""
+    return UUID(int=uuid4().int & ~(COMPONENTS - 1))
+
+
+def ended(slot: Slot, now: int, *, used: bool) -> Slot:
+    """What a session that is over holds still: its storage, for its lifetime from now, if it was ever used."""
+    storages = tuple((size, now + until - slot.done if used else now) for size, until in slot.storages)
+    return replace(slot, done=now, storages=storages)
+
+
+def clip(pieces: list[Booking], now: int) -> list[Booking]:
+    """What of these is still to come."""
+    return [piece._replace(start=max(piece.start, now)) for piece in pieces if piece.end > now]

@@ -1,0 +1,246 @@
+import asyncio
+import math
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from execbroker.asking import Plan, understand
+from execbroker.books import Answer, Books, Wanted
+from execbroker.config import OfferSettings
+from execbroker.errors import Fault, Invalid, NotFound
+from execbroker.ledger.ledger import Ledger
+from execbroker.ledger.rows import OfferSetRow, SessionRow
+from execbroker.model.components import AbstractComponent
+from execbroker.model.messages import MessageItem
+from execbroker.model.options import AbstractUpdate, EnumValueUpdate
+from execbroker.model.phases import Phase
+from execbroker.model.sessions import ExecutionRequest, OfferSetResponse, ScheduledExecutionSession
+from execbroker.model.times import Clock, format_duration
+from execbroker.platforms.base import Platform
+from execbroker.rendering import Renderer, owner_of
+from execbroker.scheduling.search import Ask, Candidate
+from execbroker.staging.base import Estimate
+from execbroker.store import Entry, Store, Stream
+
+_PATHS = {"phase", "/phase", "state", "/state"}
+
+
+class Broker:
+    """The desk: what a client may ask for. It talks to the ledger and the books, and never waits for a platform."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        books: Books,
+        platforms: Mapping[str, Platform],
+        clock: Clock,
+        store: Store,
+        defaults: OfferSettings,
+    ) -> None:
+        self._ledger, self._books, self._platforms = ledger, books, platforms
+        self._clock, self._store, self._defaults = clock, store, defaults
+
+    async def ask(self, request: ExecutionRequest, owner: str, renderer: Renderer) -> OfferSetResponse:
+        """Offers that are held, or NO with every reason. Raises Busy, StorageFull."""
+        plan = await self._plan(request)
+        answer = await self._books.offer(await self._wanted(plan, owner))
+        return renderer.offerset(answer.offerset, answer.offers, plan.request)
+
+    async def direct(self, request: ExecutionRequest, owner: str, renderer: Renderer) -> ScheduledExecutionSession:
+        """An accepted session at the first possible time, or a FAILED one with every reason. Raises Busy, StorageFull."""
+        plan = await self._plan(request)
+        answer: Answer = await self._books.direct(await self._wanted(plan, owner))
+        return await self.session(answer.offers[0].uuid, owner, renderer)
+
+    async def _plan(self, request: ExecutionRequest) -> Plan:
+        return understand(request, self._defaults, self._now())
+
+    async def _wanted(self, plan: Plan, owner: str) -> Wanted:
+        candidates: list[Candidate] = []
+        warnings, reasons = list(plan.warnings), list(plan.reasons)
+        if plan.launch:
+            names = list(self._platforms)
+            for name, estimate in zip(names, await asyncio.gather(*(self._estimate(name, plan) for name in names)), strict=True):
+                reasons += estimate.reasons
+                if not estimate.reasons:
+                    warnings += estimate.warnings
+                    candidates.append(self._candidate(name, estimate))
+        ask = self._ask(plan, candidates) if candidates else None
+        document = plan.request.model_dump_json(exclude_none=True)
+        expires = int(self._defaults.expires.total_seconds())
+        return Wanted(owner, document, ask, _distinct(warnings), _distinct(reasons), expires)
+
+    async def _estimate(self, name: str, plan: Plan) -> Estimate:
+        """What a platform needs to prepare it, or every reason why it cannot run there."""
+        assert plan.launch is not None
+        against = self._platforms[name].reasons_against(plan.launch, plan.mounts)
+        if against:
+            return Estimate(reasons=tuple(against))
+        return await self._platforms[name].estimate(plan.launch, plan.sources)
+
+    def _candidate(self, name: str, estimate: Estimate) -> Candidate:
+        release = self._platforms[name].settings.release.total_seconds()
+        return Candidate(name, math.ceil(estimate.seconds), math.ceil(release))
+
+    def _ask(self, plan: Plan, candidates: Iterable[Candidate]) -> Ask:
+        earliest, latest = plan.start
+        return Ask(
+            cores=plan.cores,
+            memory=plan.memory,
+            storages=tuple(plan.storages),
+            duration=plan.duration,
+            earliest=earliest,
+            latest=latest,
+            candidates=tuple(candidates),
+            limit=self._defaults.limit,
+        )
+
+    async def offerset(self, uuid: UUID, owner: str, renderer: Renderer, wait: float = 0) -> OfferSetResponse:
+        """One offerset, its offers as they are now; after `wait` seconds at most, or once it changes. Raises NotFound."""
+        changed = self._ledger.changes.watch(uuid) if wait else None
+        row = await self._owned(await self._ledger.offerset(uuid), uuid, owner)
+        offers = await self._ledger.offers(uuid)
+        if changed and any(offer.phase is Phase.OFFERED for offer in offers) and await _happens(changed, wait):
+            return await self.offerset(uuid, owner, renderer)
+        return renderer.offerset(row, _shown(row, offers), _request(row))
+
+    async def session(
+        self, uuid: UUID, owner: str, renderer: Renderer, wait: float = 0, unless: Phase | None = None
+    ) -> ScheduledExecutionSession:
+        """One session; after `wait` seconds at most, or once it changes or is in a phase other than `unless`. Raises NotFound."""
+        deadline = self._clock.monotonic() + wait
+        while True:
+            changed = self._ledger.changes.watch(uuid)
+            row = await self._owned(await self._ledger.session(uuid), uuid, owner)
+            left = deadline - self._clock.monotonic()
+            if row.phase.is_final or left <= 0 or (unless is not None and row.phase is not unless):
+                break
+            if await _happens(changed, left) and unless is None:
+                wait, deadline = 0, 0.0
+        return await self._rendered(row, renderer)
+
+    async def _rendered(self, row: SessionRow, renderer: Renderer) -> ScheduledExecutionSession:
+        offerset = await self._ledger.offerset(row.offerset)
+        assert offerset is not None
+        return renderer.session(row, _request(offerset), await self._ledger.messages(row.uuid))
+
+    async def component(self, uuid: UUID, owner: str, renderer: Renderer) -> AbstractComponent:
+        """The session, the offerset, or the part of a session, that has this uuid. Raises NotFound."""
+        whole = owner_of(uuid)
+        if uuid == whole and await self._ledger.offerset(uuid):
+            return await self.offerset(uuid, owner, renderer)
+        try:
+            session = await self.session(whole, owner, renderer)
+        except NotFound:
+            raise NotFound(f"There is no component {uuid}") from None
+        for part in _parts(session):
+            if part.meta and part.meta.uuid == uuid:
+                return part
+        raise NotFound(f"There is no component {uuid}")
+
+    async def offersets(
+        self, owner: str, renderer: Renderer, after: int | None, limit: int, result: str | None = None
+    ) -> list[OfferSetResponse]:
+        """The newest first."""
+        rows = await self._ledger.offersets(owner, after, limit, result)
+        return [renderer.offerset(row, _shown(row, await self._ledger.offers(row.uuid)), _request(row)) for row in rows]
+
+    async def sessions(
+        self, owner: str, renderer: Renderer, phases: Iterable[Phase], after: int | None, limit: int
+    ) -> list[ScheduledExecutionSession]:
+        """The newest first."""
+        rows = await self._ledger.sessions(owner, phases, after, limit)
+        return [await self._rendered(row, renderer) for row in rows]
+
+    async def update(self, uuid: UUID, change: AbstractUpdate, owner: str, renderer: Renderer) -> ScheduledExecutionSession:
+        """Accept, reject or cancel. Raises NotFound, IllegalMove, and Invalid for an update that no session has."""
+        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}
+        if not isinstance(change, EnumValueUpdate):
+            raise Invalid(faults=(Fault("kind", "unknown-update", "only uri:enum-value-update is known here", change.kind),))
+        if change.path not in _PATHS:
+            raise Invalid(faults=(Fault("path", "unknown-path", "the path that can be updated is phase", change.path),))
+        if change.value.upper() not in verbs:
+            allowed = ", ".join(verbs)
+            raise Invalid(faults=(Fault("value", "unknown-value", f"the values there are: {allowed}", change.value),))
+        await verbs[change.value.upper()](uuid)
+        return await self.session(uuid, owner, renderer)
+
+    async def output(self, uuid: UUID, owner: str, stream: Stream, offset: int, end: int | None = None) -> bytes:
+        """What the session wrote, from byte `offset` until before `end`. Raises NotFound."""
+        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        return await asyncio.to_thread(self._store.read_output, uuid, stream, offset, end)
+
+    async def output_size(self, uuid: UUID, owner: str, stream: Stream) -> int:
+        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        return await asyncio.to_thread(self._store.output_size, uuid, stream)
+
+    async def files(self, uuid: UUID, owner: str, path: str, *, deep: bool) -> list[Entry]:
+        """What is in a folder of the session's results. Raises NotFound."""
+        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        return await asyncio.to_thread(lambda: self._store.entries(uuid, path, deep=deep))
+
+    async def file(self, uuid: UUID, owner: str, path: str) -> Any:
+        """Where on disk a file or folder of the session's results is. Raises NotFound."""
+        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        return await asyncio.to_thread(self._store.find, uuid, path)
+
+    def platforms(self) -> list[dict[str, Any]]:
+        """What may be asked here: each platform, its nodes, and how it keeps sessions to what they were given."""
+        return [self._platform(platform) for platform in self._platforms.values()]
+
+    def _platform(self, platform: Platform) -> dict[str, Any]:
+        capacity = self._books.capacities.get(platform.name)
+        nodes = capacity.nodes if capacity else ()
+        return {
+            "name": platform.name,
+            "type": platform.settings.type,
+            "reachable": capacity is not None,
+            "nodes": [
+                {"name": node.name, "cores": node.cores, "memory": node.memory, "storage": node.storage, "units": "GiB"}
+                for node in nodes
+            ],
+            "release": format_duration(timedelta(seconds=platform.settings.release.total_seconds())),
+            "notes": list(capacity.notes) if capacity else [],
+        }
+
+    async def _owned(self, row: Any, uuid: UUID, owner: str) -> Any:
+        """What is not yours is not there."""
+        if row is None or row.owner != owner:
+            raise NotFound(f"There is no such thing here: {uuid}")
+        return row
+
+    def _now(self) -> int:
+        return int(self._clock.now().timestamp())
+
+
+def _request(row: OfferSetRow) -> ExecutionRequest:
+    return ExecutionRequest.model_validate_json(row.request)
+
+
+def _shown(row: OfferSetRow, offers: list[SessionRow]) -> list[SessionRow]:
+    """A direct request that was refused has a FAILED session, which is no offer."""
+    return offers if row.result == "YES" else []
+
+
+def _distinct(messages: Iterable[MessageItem]) -> tuple[MessageItem, ...]:
+    """Each once: several platforms may say the same."""
+    return tuple({(item.kind, item.message): item for item in messages}.values())
+
+
+def _parts(session: ScheduledExecutionSession) -> Iterable[AbstractComponent]:
+    yield session
+    for part in (session.executable, session.compute, *(session.storage or []), *(session.data or [])):
+        if part:
+            yield part
+    if session.compute:
+        yield from session.compute.volumes or []
+
+
+async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

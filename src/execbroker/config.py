@@ -1,0 +1,161 @@
+from datetime import timedelta
+from importlib.metadata import entry_points
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from execbroker.errors import StartupError
+from execbroker.model.times import Duration
+from execbroker.platforms.base import Platform, PlatformSettings
+from execbroker.staging.base import DataSettings
+
+
+def data_folder() -> Path:
+    """Where the broker keeps everything, unless told otherwise."""
+    return platformdirs.user_data_path("execbroker")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class AuthSettings(Section):
+    """Who may ask."""
+
+    mode: Literal["token", "none"] = Field(
+        "token", description="token: requests carry the token of the data folder; none: anyone, allowed on loopback only."
+    )
+
+
+class OfferSettings(Section):
+    """What is offered."""
+
+    limit: int = Field(4, ge=1, le=100, description="How many offers a request gets at most.")
+    expires: Duration = Field(timedelta(minutes=5), description="How long an offer is held for an answer.")
+    horizon: Duration = Field(timedelta(days=1), description="How far ahead a session may start where the request is silent.")
+    duration: Duration = Field(timedelta(minutes=30), description="How long a session is where the request is silent.")
+    cores: int = Field(2, ge=1, description="How many cores where the request is silent.")
+    memory: int = Field(2, ge=1, description="How much memory where the request is silent, in GiB.")
+    storage: int = Field(1, ge=1, description="The size of a storage that names none, in GiB.")
+    lifetime: Duration = Field(timedelta(days=1), description="How long storage is kept after the end, by default.")
+
+
+class RetentionSettings(Section):
+    """When what is old is deleted."""
+
+    sessions: Duration = Field(timedelta(days=30), description="Ended sessions, with their home folders, output and messages.")
+    offersets: Duration = Field(timedelta(days=1), description="Offers that nobody took.")
+
+
+class LimitSettings(Section):
+    """What one request may cost."""
+
+    body: int = Field(1 << 20, ge=1024, description="The largest body of a request, in bytes.")
+    depth: int = Field(64, ge=8, description="How deep a document may be nested.")
+    output: int = Field(10 << 20, ge=0, description="How much of a session's stdout, and of its stderr, is kept, in bytes.")
+
+
+class Config(BaseSettings):
+    """Everything that can be set: in the YAML file, or as EXECBROKER_<KEY> (EXECBROKER_AUTH__MODE for `auth.mode`)."""
+
+    model_config = SettingsConfigDict(env_prefix="EXECBROKER_", env_nested_delimiter="__", extra="forbid")
+
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 for any that is free.")
+    folder: Path = Field(default_factory=data_folder, description="Where the broker keeps its database, token and sessions.")
+    public_url: str | None = Field(None, description="The address under which clients reach the broker, where it is another one.")
+    reply: Literal["body", "redirect"] = Field("body", description="Answer POST /requests and /direct with 200, or with 303.")
+    media_type: Literal["json", "yaml"] = Field("json", description="What is spoken to clients that do not say what they read.")
+    auth: AuthSettings = Field(default_factory=AuthSettings, description="Who may ask.")
+    offers: OfferSettings = Field(default_factory=OfferSettings, description="What is offered.")
+    data: DataSettings = Field(default_factory=DataSettings, description="What may be fetched.")
+    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="When what is old is deleted.")
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="What one request may cost.")
+    platforms: list[SerializeAsAny[PlatformSettings]] = Field(
+        default_factory=lambda: [platform_settings({"name": "local", "type": "local"})],
+        min_length=1,
+        description="Where sessions can run; without any, this machine, as `local`.",
+    )
+
+    @field_validator("platforms", mode="before")
+    @classmethod
+    def _by_type(cls, documents: Any) -> Any:
+        return [platform_settings(document) for document in documents] if isinstance(documents, list) else documents
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        names = [platform.name for platform in self.platforms]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"platforms: the name {', '.join(sorted(twice))} is used twice")
+        if self.auth.mode == "none" and not is_loopback(self.host):
+            raise ValueError(f"auth.mode: none is allowed on loopback only, not on {self.host}")
+        return self
+
+
+def platform_class(type_: str) -> type[Platform]:
+    """The platform of this entry point. Raises ValueError, with the names there are."""
+    points = {point.name: point for point in entry_points(group="execbroker.platforms")}
+    if type_ not in points:
+        raise ValueError(f"there is no platform type {type_!r}; installed are {', '.join(sorted(points))}")
+    found: type[Platform] = points[type_].load()
+    return found
+
+
+def platform_settings(document: Any) -> PlatformSettings:
+    """One entry of `platforms`, read by the settings class of its type."""
+    if isinstance(document, PlatformSettings):
+        return document
+    if not isinstance(document, dict) or not isinstance(document.get("type"), str):
+        raise ValueError("each platform needs a `name` and a `type`")
+    return platform_class(document["type"]).Settings.model_validate(document)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load(path: Path | None = None, **flags: Any) -> Config:
+    """The configuration: command-line flags before environment variables before the file before the defaults.
+
+    Raises StartupError, naming every key that is wrong and why.
+    """
+    document = _read(path) if path else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+
+    class Loaded(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, document)
+
+    try:
+        return Loaded(**given)
+    except ValidationError as error:
+        faults = [f"  {'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors()]
+        raise StartupError("\n".join([f"The configuration{f' in {path}' if path else ''} is wrong:", *faults])) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise StartupError(f"The configuration file {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StartupError(f"The configuration file {path} is not YAML: {error}") from None
+    if not isinstance(document, dict | None):
+        raise StartupError(f"The configuration file {path} must be a map of settings")
+    return document or {}

@@ -1,0 +1,237 @@
+"""The wire of the 2024 talks and their prototype, read into v1.0 and written from it: two pure functions on plain documents.
+
+| the prototype | v1.0 |
+|---|---|
+| `type`, absent where the place says it | `kind` |
+| `uuid`, `name`, `href`, … of the thing itself | the same in `meta`, `href` as `meta.url` |
+| `state`, of which READY is one | `phase`, AVAILABLE |
+| `resources: {compute: [..], data: [..], storage: [..]}` | `compute` (a list only of several), `data`, `storage` |
+| `schedule.requested.executing: {start, duration}`, any level left out | `schedule.requested` |
+| a notebook's `notebook`; a container's `repository`, `image`, `tag` | `location`; `image.locations` |
+| `size: {requested: {min: 10, units: TiB}}`, `lifetime: {requested: {min: P1D}}` | `size: {min: 10240}` in GiB, `lifetime: P1D` |
+| `spec: {..}` or `content: {..}` around a component's fields | the fields themselves |
+| `update: {..}` or `request: {..}` around the document | the document itself |
+
+Costs and metrics, which the prototype did not have, are the published ones in both. Blank parts are absent. Neither
+function raises: what is not understood is passed on, so that the models report it where it stands.
+"""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+from execbroker.model.registry import published, short_name
+
+RESOURCES = ("compute", "data", "storage")
+DEFAULT_KINDS = {
+    "compute": published("compute", "simple-compute-resource"),
+    "data": published("data", "simple-data-resource"),
+    "storage": published("storage", "simple-storage-resource"),
+    "volumes": published("volume", "simple-volume-mount"),
+}
+META = {"href": "url"} | {name: name for name in ("uuid", "name", "description", "created", "modified", "messages", "options")}
+PATHS = {"state": "phase", "schedule.executing.duration": "schedule.available.duration"}
+ROOMS = {"sessions": "execution", "offersets": "offerset"}
+UNITS = {prefix: 1000**n for n, prefix in enumerate(("", *"KMGTPEZY"))} | {f"{p}I": 1024**n for n, p in enumerate("KMGTPEZY", 1)}
+
+Block = dict[str, Any]
+
+
+def upgrade(document: Any) -> Any:
+    """What the prototype's clients send, as v1.0 says it: a request for offers, or an update of a session.
+
+    `{state: ACCEPTED}` alone is an update too. A v1.0 document stays what it is, blank parts excepted.
+    """
+    if not isinstance(document, dict):
+        return document
+    document = _folded(document, "request", "update")
+    if "executable" in document or not document.keys() & {"path", "state"}:
+        return _request(document)
+    if "path" not in document:
+        return {"kind": "uri:enum-value-update", "path": "phase", "value": document["state"]}
+    path = document["path"]
+    return _kinded(document) | ({"path": PATHS.get(path.lstrip("/"), path)} if isinstance(path, str) else {})
+
+
+def downgrade(document: Any) -> Any:
+    """A v1.0 offerset or session as the prototype wrote it; any other document stays what it is.
+
+    A session's schedule is `schedule.{preparing,executing,releasing}`, each with `start` and `duration`: the prototype's
+    level `offered` is left out, since the state says it. A start with no room to move is written as the bare instant.
+    """
+    if isinstance(document, dict) and "result" in document:
+        return _older(document) | ({"offers": _each(_session, document["offers"])} if "offers" in document else {})
+    return _session(document) if isinstance(document, dict) and "phase" in document else document
+
+
+def _request(request: Block) -> Block:
+    if isinstance(resources := request.get("resources"), dict):
+        lifted = {name: resources[name] for name in RESOURCES if name in resources}
+        request = _without(request, "resources") | lifted
+        if left := _without(resources, *RESOURCES):
+            request["resources"] = left
+    for name in request.keys() & {"executable", *RESOURCES}:
+        request[name] = _each(partial(_component, name), request[name])
+    if isinstance(compute := request.get("compute"), list) and len(compute) < 2:
+        request["compute"] = compute[0] if compute else None
+    request["schedule"] = _schedule(request.get("schedule"))
+    return _present(request)
+
+
+def _schedule(schedule: Any) -> Any:
+    requested = _folded(schedule, "requested", "executing")
+    if not isinstance(requested, dict) or "requested" in requested:
+        return requested
+    return {"requested": requested} if requested else None
+
+
+def _component(place: str, component: Any) -> Any:
+    if not isinstance(component, dict):
+        return component
+    component = _kinded(_lifted(_present(component)), DEFAULT_KINDS.get(place))
+    meta = {new: component.pop(old) for old, new in META.items() if old in component}
+    if meta and isinstance(component.setdefault("meta", {}), dict):
+        component["meta"] = component["meta"] | meta
+    component |= {name: read(component[name]) for name, read in READERS.items() if name in component}
+    return _executable(component) if place == "executable" else component
+
+
+def _kinded(block: Block, default: str | None = None) -> Block:
+    kind = block.get("kind") or block.get("type") or default
+    return _present({"kind": kind} | _without(block, "kind", "type"))
+
+
+def _lifted(component: Block) -> Block:
+    """The fields inside `spec` or `content` beside the others, but those that would take the place of one, or of the kind."""
+    for name in ("spec", "content"):
+        if isinstance(inner := component.get(name), dict):
+            kept = {field: value for field, value in inner.items() if field in component or field in ("kind", "type")}
+            component = _without(component, name) | _without(inner, *kept) | {name: kept or None}
+    return _present(component)
+
+
+def _executable(executable: Block) -> Block:
+    if "notebook" in executable and "location" not in executable:
+        executable["location"] = executable.pop("notebook")
+    parts = [executable.get(name, "") for name in ("repository", "image", "tag")]
+    if not any(parts) or not all(isinstance(part, str | int | float) for part in parts):
+        return executable
+    repository, image, tag = map(str, parts)
+    location = "/".join(part for part in (repository.rpartition("://")[2].rstrip("/"), image) if part)
+    details = {name: executable[name] for name in ("digest", "platform") if name in executable}
+    spec = {"locations": [f"{location}:{tag}" if tag else location]} | details
+    return _without(executable, "repository", "tag", *details) | {"image": spec}
+
+
+def _size(size: Any) -> Any:
+    """With units that nobody knows, an amount becomes a text, which no model takes for a number."""
+    amount = _folded(size, "requested")
+    if not isinstance(amount, dict) or not isinstance(units := amount.get("units"), str):
+        return amount
+    scale = UNITS.get(units.upper().removesuffix("B"))
+    return {name: _gib(value, scale) if scale else f"{value} {units}" for name, value in _without(amount, "units").items()}
+
+
+def _gib(value: Any, scale: int) -> Any:
+    """Whole GiB, rounded up."""
+    finite = type(value) is int or (type(value) is float and math.isfinite(value))
+    return math.ceil(Fraction(value) * scale / 1024**3) if finite else value
+
+
+def _least(length: Any) -> Any:
+    amount = _folded(length, "requested")
+    return amount.get("min", amount) if isinstance(amount, dict) else amount
+
+
+def _session(session: Block) -> Block:
+    resources = {name: session[name] for name in RESOURCES if name in session}
+    if "compute" in resources:
+        resources["compute"] = [resources["compute"], *session.get("further_compute", ())]
+    older = _without(_older(session), *RESOURCES, "further_compute")
+    return older | {"resources": {name: _each(_older, part) for name, part in resources.items()}}
+
+
+def _older(component: Block) -> Block:
+    """A component, session or offerset with its metadata unfolded, in the prototype's terms."""
+    meta = _renamed(component.get("meta", {}), {new: old for old, new in META.items()})
+    older = _typed(component) | meta | _without(_typed(component), "meta")
+    older |= {name: write(older[name]) for name, write in WRITERS.items() if name in older}
+    return _without(older, "meta")
+
+
+def _older_executable(executable: Block) -> Block:
+    older = _older(executable)
+    if (kind := short_name(older["type"])) == "jupyter-notebook":
+        return _renamed(older, {"location": "notebook"})
+    image = older.get("image", {})
+    if kind != "docker-container" or len(image.get("locations", ())) != 1:
+        return older
+    repository, _, name = image["locations"][0].rpartition("/")
+    name, _, tag = (name, "", "") if "@" in name else name.partition(":")
+    named = {"repository": repository or None, "image": name, "tag": tag or None}
+    return _present(_without(older, "image") | _without(image, "locations") | named)
+
+
+def _older_schedule(schedule: Block) -> Block:
+    steps = _renamed(schedule, {"available": "executing"})
+    return {step: {part: time.removesuffix("/PT0S") for part, time in times.items()} for step, times in steps.items()}
+
+
+def _older_option(option: Block) -> Block:
+    older = {new: old for old, new in PATHS.items()}
+    return _typed(option) | {"path": older.get(option["path"], option["path"])}
+
+
+def _href(url: str) -> str:
+    base, room, uuid = ("", *url.rsplit("/", 2))[-3:]
+    return "/".join((base, ROOMS.get(room, room), uuid))
+
+
+def _typed(block: Block) -> Block:
+    return _renamed(block, {"kind": "type", "phase": "state"})
+
+
+def _renamed(block: Block, names: dict[str, str]) -> Block:
+    return {names.get(name, name): value for name, value in block.items()}
+
+
+def _present(block: Block) -> Block:
+    return {name: value for name, value in block.items() if value is not None}
+
+
+def _without(block: Block, *names: str) -> Block:
+    return {name: value for name, value in block.items() if name not in names}
+
+
+def _each(convert: Callable[[Any], Any], part: Any) -> Any:
+    """`part` converted, or each of its members where it is a list; blank members are absent."""
+    return [convert(member) for member in part if member is not None] if isinstance(part, list) else convert(part)
+
+
+def _folded(block: Any, *names: str) -> Any:
+    """`block` without what is blank in it, and with the fields of the blocks inside it called `names` beside its own."""
+    for name in names if isinstance(block, dict) else ():
+        if isinstance(inner := block.get(name), dict):
+            block = _without(block, name) | inner
+    return _present(block) if isinstance(block, dict) else block
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "cores": lambda cores: _folded(cores, "requested"),
+    "memory": _size,
+    "size": _size,
+    "lifetime": _least,
+    "volumes": partial(_each, partial(_component, "volumes")),
+}
+WRITERS: dict[str, Callable[[Any], Any]] = {
+    "href": _href,
+    "state": lambda phase: "READY" if phase == "AVAILABLE" else phase,
+    "executable": _older_executable,
+    "schedule": _older_schedule,
+    "volumes": partial(_each, _older),
+    "connectors": partial(_each, _typed),
+    "messages": partial(_each, _typed),
+    "options": partial(_each, _older_option),
+}

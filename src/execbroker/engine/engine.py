@@ -1,0 +1,365 @@
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import update
+
+from execbroker.books import Books
+from execbroker.config import RetentionSettings
+from execbroker.engine.lifecycle import Call, Move, Verb, Wait, after_poll, fail, step
+from execbroker.errors import BrokerError, PlatformFailure, Unreachable
+from execbroker.faults import reach
+from execbroker.ledger.ledger import Ledger
+from execbroker.ledger.rows import SessionRow, State
+from execbroker.ledger.tables import sessions
+from execbroker.lowering import folders_of, job_of
+from execbroker.model.messages import MessageItem, message
+from execbroker.model.phases import Phase
+from execbroker.model.sessions import ExecutionRequest
+from execbroker.model.times import Clock
+from execbroker.model.waist import Job, Status
+from execbroker.platforms.base import Platform
+from execbroker.store import Store, Stream
+
+T = TypeVar("T")
+
+LEASE = 90  # seconds; a verb is given VERB, so that no lease runs out under one that works
+VERB = 60
+AT_ONCE = 64
+REFRESH = 60  # seconds between two looks at what the platforms have
+HOUSEKEEPING = 3600
+RELEASE_TRIES = 10
+log = structlog.get_logger()
+
+
+class Engine:
+    """Leases the sessions that are due, takes the next step of each, writes it down, and gives the lease back.
+
+    A restart is nothing special: whatever was under way is due, and every verb may be called again.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        books: Books,
+        platforms: Mapping[str, Platform],
+        clock: Clock,
+        store: Store,
+        retention: RetentionSettings,
+    ) -> None:
+        self._ledger, self._books, self._platforms = ledger, books, platforms
+        self._clock, self._store, self._retention = clock, store, retention
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._jobs: dict[UUID, Job] = {}
+        self._refreshed = self._cleaned = 0
+        self._stopping = False
+        self._loop: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        await self._ledger.break_leases()
+        await self._refresh()
+
+    def run(self) -> None:
+        """Go on until `close`."""
+        self._loop = asyncio.create_task(self._run(), name="engine")
+
+    async def close(self) -> None:
+        """Take no new step and finish those under way; sessions go on without the broker."""
+        self._stopping = True
+        self._ledger.changes.due.set()
+        await asyncio.gather(*filter(None, [self._loop]), return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def settle(self) -> None:
+        """Do all that is due now, until nothing is: the loop without the waiting, for a clock that stands still."""
+        while await self.turn() or self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._ledger.changes.due.clear()
+            try:
+                busy = await self.turn()
+            except BrokerError as error:
+                log.error("engine.ledger", error=error.detail)
+                busy = False
+            if not busy:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Until something becomes due or finishes; a second at most, so that a stepped clock is noticed."""
+        waker = asyncio.create_task(self._ledger.changes.due.wait())
+        await asyncio.wait({waker, *self._tasks}, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+        waker.cancel()
+
+    async def turn(self) -> bool:
+        """Begin whatever is due; False where nothing was."""
+        now = self._now()
+        if (expiry := self._books.next_expiry) is not None and expiry <= now:
+            await self._books.expire()
+        if abs(now - self._refreshed) >= REFRESH:
+            self._refreshed = now
+            self._begin(self._refresh())
+        if abs(now - self._cleaned) >= HOUSEKEEPING:
+            await self._clean()
+        room = AT_ONCE - len(self._tasks)
+        due = await self._ledger.next_due() if room > 0 else None
+        if due is None or due > now:
+            return False
+        rows = await self._ledger.lease(now, now + LEASE, str(uuid4()), room)
+        running = [row for row in rows if row.phase is Phase.RUNNING]
+        for platform in {row.slot.platform for row in running if row.slot}:
+            self._begin(self._poll(platform, [row for row in running if row.slot and row.slot.platform == platform]))
+        for row in rows:
+            if row.phase is not Phase.RUNNING:
+                self._begin(self._guarded(self._advance(row), row))
+        return bool(rows)
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Awaitable[None], *rows: SessionRow) -> None:
+        """A ledger that cannot be written costs this step, never the engine."""
+        try:
+            await work
+        except BrokerError as error:
+            log.error("engine.step", sessions=[str(row.uuid) for row in rows], error=error.detail)
+            await asyncio.sleep(1)
+            for row in rows:
+                await self._leave_off(row)
+
+    async def _advance(self, row: SessionRow) -> None:
+        """Take steps until one has to wait."""
+        now: int | None = None
+        following: SessionRow | None = row
+        while following is not None:
+            row, now = following, self._now()
+            assert row.slot is not None
+            match step(row.phase, row.slot, now):
+                case Wait(until):
+                    await self._again(row, until)
+                    return
+                case Move() as move:
+                    following = await self._move(row, move)
+                case Call(verb):
+                    following = await self._call(row, verb)
+
+    async def _call(self, row: SessionRow, verb: Verb) -> SessionRow | None:
+        """Call a verb and write down what follows; None where the session has to wait, or is no longer ours."""
+        assert row.slot is not None
+        platform = self._platforms.get(row.slot.platform)
+        if platform is None:
+            return await self._without_platform(row, verb)
+        reach(f"{verb}.before")
+        try:
+            job = await self._job(row)
+            async with asyncio.timeout(VERB):
+                return await getattr(self, f"_{verb}")(row, platform, job)  # type: ignore[no-any-return]
+        except (Unreachable, TimeoutError) as error:
+            await self._unreachable(row, str(error) or f"{verb} took more than {VERB} s")
+        except PlatformFailure as error:
+            return await self._failed(row, "platform", str(error))
+        except BrokerError:
+            raise
+        except Exception as error:
+            log.exception("engine.verb_failed", verb=verb, session=str(row.uuid))
+            return await self._failed(row, "internal", f"{verb} failed in an unexpected way: {error}")
+        return None
+
+    async def _prepare(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:
+        await asyncio.to_thread(self._store.make, row.uuid, [mount.source for mount in job.mounts])
+        progress = await platform.prepare(job)
+        reach("prepare.after")
+        if progress.done:
+            return await self._move(row, Move(Phase.AVAILABLE), state=replace(row.state, doing="", unreachable_since=None))
+        parts = [f"{progress.bytes} of {progress.total} bytes" if progress.total else f"{progress.bytes} bytes"]
+        doing = ", ".join([progress.doing, *(parts if progress.bytes else [])])
+        await self._again(row, self._now() + 1, state=replace(row.state, doing=doing, unreachable_since=None))
+        return None
+
+    async def _start(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:
+        await platform.start(job)
+        reach("start.after")
+        state = replace(row.state, started=self._now(), unreachable_since=None)
+        return await self._move(row, Move(Phase.RUNNING), state=state)
+
+    async def _poll(self, name: str, rows: list[SessionRow]) -> None:
+        """Look at all that runs on one platform in one call."""
+        platform = self._platforms.get(name)
+        reach("poll.before")
+        try:
+            jobs = [await self._job(row) for row in rows]
+            async with asyncio.timeout(VERB):
+                statuses = await platform.poll(jobs) if platform else {}
+        except (Unreachable, TimeoutError) as error:
+            for row in rows:
+                await self._guarded(self._unreachable(row, str(error)), row)
+            return
+        except Exception:
+            log.exception("engine.poll_failed", platform=name)
+            for row in rows:
+                await self._guarded(self._unreachable(row, "asking how it is doing failed; the broker's log says why"), row)
+            return
+        reach("poll.after")
+        for row, job in zip(rows, jobs, strict=True):
+            status = statuses.get(row.uuid, Status("unknown"))
+            self._begin(self._guarded(self._after_poll(row, job, platform, status), row))
+
+    async def _after_poll(self, row: SessionRow, job: Job, platform: Platform | None, status: Status) -> None:
+        assert row.slot is not None
+        if platform:
+            await self._copy_output(platform, job)
+        state = replace(row.state, connectors=tuple(asdict(one) for one in status.connectors), unreachable_since=None)
+        move = after_poll(status, row.slot, self._now())
+        if move is None:
+            interval = int(platform.settings.poll.total_seconds()) if platform else 1
+            await self._again(row, min(self._now() + max(interval, 1), max(row.slot.end, self._now() + 1)), state=state)
+        elif following := await self._move(row, move, state=state):
+            await self._advance(following)
+
+    async def _copy_output(self, platform: Platform, job: Job) -> None:
+        """Bring what the session wrote since the last time to the broker's disk, where it is read."""
+        for stream in ("stdout", "stderr"):
+            await self._copy_stream(platform, job, stream)
+
+    async def _copy_stream(self, platform: Platform, job: Job, stream: Stream) -> None:
+        offset = await asyncio.to_thread(self._store.output_size, job.uuid, stream)
+        while content := await platform.output(job, stream, offset):
+            if not await asyncio.to_thread(self._store.append_output, job.uuid, stream, offset, content):
+                return
+            offset += len(content)
+
+    async def _release(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:
+        if row.state.started is not None:
+            await self._copy_output(platform, job)
+        if not await platform.release(job):
+            await self._again(row, self._now() + 1)
+            return None
+        reach("release.after")
+        finished = tuple({**one, "status": "FINISHED"} for one in row.state.connectors)
+        await self._end(row, (), replace(row.state, connectors=finished, ended=self._now()))
+        return None
+
+    async def _end(self, row: SessionRow, said: tuple[MessageItem, ...], state: State) -> None:
+        self._jobs.pop(row.uuid, None)
+        await self._books.settle(row, self._now(), said, state=state, leased_until=None, lease=None)
+        reach("settled")
+
+    async def _tidy(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:
+        """Delete the storage of an ended session whose lifetime is over."""
+        assert row.slot is not None
+        now = self._now()
+        folders = list(folders_of(await self._request(row)).values())[: len(row.slot.storages)]
+        over = [folder for folder, (_, until) in zip(folders, row.slot.storages, strict=True) if until <= now]
+        if over:
+            await asyncio.to_thread(self._store.remove, row.uuid, *over)
+        await self._again(row, min((until for _, until in row.slot.storages if until > now), default=None))
+        self._jobs.pop(row.uuid, None)
+        return None
+
+    async def _move(self, row: SessionRow, move: Move, **values: Any) -> SessionRow | None:
+        """Write a move down and keep the lease; None, and the lease given back, where somebody else moved the session."""
+        outcome = move.outcome or row.outcome
+        state = values.get("state", row.state)
+        async with self._ledger.write() as transaction:
+            values = {**values, "outcome": outcome}
+            if await transaction.move(row, move.to, self._now(), move.messages, row.lease, **values):
+                reach(f"{move.to}.writing")
+                moved = replace(row, phase=move.to, outcome=outcome, state=state)
+            else:
+                moved = None
+        if moved is None:
+            await self._leave_off(row)
+        else:
+            reach(f"{move.to}.written")
+        return moved
+
+    async def _again(self, row: SessionRow, due: int | None, said: tuple[MessageItem, ...] = (), **values: Any) -> None:
+        """Give the lease back, and come again at `due`."""
+        values = {key: value for key, value in values.items() if value != getattr(row, key)}
+        if not said and not values:
+            await self._leave_off(row, due=due)
+            return
+        async with self._ledger.write() as transaction:
+            unleased = {"due": due, "leased_until": None, "lease": None}
+            moved = await transaction.move(row, row.phase, self._now(), said, row.lease, **unleased, **values)
+        if not moved:
+            await self._leave_off(row)
+
+    async def _leave_off(self, row: SessionRow, **values: Any) -> None:
+        """Give the lease back where it is still ours. A due time is only set where the session is still where it was."""
+        lease = update(sessions).where(sessions.c.uuid == str(row.uuid), sessions.c.lease == row.lease)
+        free = {"leased_until": None, "lease": None}
+        async with self._ledger.write() as transaction:
+            if values and await transaction.execute(lease.where(sessions.c.phase == row.phase.value).values(**free, **values)):
+                return
+            await transaction.execute(lease.values(**free))
+        self._ledger.changes.due.set()
+
+    async def _failed(self, row: SessionRow, name: str, text: str) -> SessionRow | None:
+        if row.phase is not Phase.RELEASING:
+            return await self._move(row, fail(name, text))
+        tries = row.state.failures + 1
+        if tries < RELEASE_TRIES:
+            await self._again(row, self._now() + min(2**tries, 60), state=replace(row.state, failures=tries))
+            return None
+        said = message("ERROR", "not-released", "It could not be released: {text}", text=text)
+        await self._end(replace(row, outcome=Phase.FAILED), (said,), replace(row.state, ended=self._now()))
+        return None
+
+    async def _unreachable(self, row: SessionRow, text: str) -> None:
+        now = self._now()
+        since = row.state.unreachable_since
+        said = () if since else (message("WARN", "unreachable", "The platform cannot be reached: {text}", text=text),)
+        state = replace(row.state, unreachable_since=since or now)
+        await self._again(row, now + min(max(now - (since or now), 1), 60), said, state=state)
+
+    async def _without_platform(self, row: SessionRow, verb: Verb) -> SessionRow | None:
+        assert row.slot is not None
+        text = f"The platform {row.slot.platform} is not configured any more"
+        if verb == "release":
+            await self._end(row, (), replace(row.state, ended=self._now()))
+            return None
+        if verb == "tidy":
+            await self._again(row, None)
+            return None
+        return await self._move(row, fail("no-platform", text))
+
+    async def _request(self, row: SessionRow) -> ExecutionRequest:
+        offerset = await self._ledger.offerset(row.offerset)
+        assert offerset is not None
+        return ExecutionRequest.model_validate_json(offerset.request)
+
+    async def _job(self, row: SessionRow) -> Job:
+        if row.uuid not in self._jobs:
+            self._jobs[row.uuid] = job_of(row, await self._request(row), self._store.folder(row.uuid))
+        return self._jobs[row.uuid]
+
+    async def _refresh(self) -> None:
+        self._refreshed = self._now()
+        await asyncio.gather(*(self._look_at(platform) for platform in self._platforms.values()))
+
+    async def _look_at(self, platform: Platform) -> None:
+        try:
+            async with asyncio.timeout(VERB):
+                self._books.set_capacity(platform.name, await platform.capacity())
+        except (Unreachable, TimeoutError) as error:
+            log.warning("platform.unreachable", platform=platform.name, error=str(error))
+        except Exception:
+            log.exception("platform.capacity_failed", platform=platform.name)
+
+    async def _clean(self) -> None:
+        """Delete what the retention settings say is old: files first, so that none is left without its row."""
+        self._cleaned = now = self._now()
+        before = now - int(self._retention.sessions.total_seconds())
+        for uuid in await self._ledger.old_sessions(before):
+            await asyncio.to_thread(self._store.remove, uuid)
+        await self._ledger.purge(before, now - int(self._retention.offersets.total_seconds()))
+
+    def _now(self) -> int:
+        return int(self._clock.now().timestamp())

@@ -1,0 +1,22 @@
+import asyncio
+from collections.abc import Iterable
+from uuid import UUID
+
+
+class Changes:
+    """Tells those who wait that a session or offerset has changed, and the engine that something may be due."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[UUID, asyncio.Event] = {}
+        self.due = asyncio.Event()
+
+    def tell(self, uuids: Iterable[UUID], *, due: bool) -> None:
+        for uuid in uuids:
+            if event := self._waiting.pop(uuid, None):
+                event.set()
+        if due:
+            self.due.set()
+
+    def watch(self, uuid: UUID) -> asyncio.Event:
+        """An event that is set at the next change. Take it before reading, so that no change falls in between."""
+        return self._waiting.setdefault(uuid, asyncio.Event())

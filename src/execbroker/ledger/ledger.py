@@ -1,0 +1,216 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, and_, delete, event, func, or_, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from execbroker.errors import Busy, StorageFull
+from execbroker.ledger.changes import Changes
+from execbroker.ledger.rows import OfferSetRow, SessionRow, read_offerset, read_session
+from execbroker.ledger.tables import bookings, events, measures, offersets, sessions
+from execbroker.ledger.transaction import Transaction
+from execbroker.model.phases import FINAL, HOLDING, Phase
+from execbroker.scheduling.profile import Amounts
+from execbroker.scheduling.timeline import Booking, Place
+
+BUSY_SECONDS = 5
+
+
+class Ledger:
+    """The store. Every write goes through `write`; whatever is read was committed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.changes = Changes()
+        self._writer = _engine(path, "BEGIN IMMEDIATE", 1)
+        self._reader = _engine(path, "BEGIN", 4)
+        self._turn = asyncio.Lock()
+
+    async def close(self) -> None:
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Transaction]:
+        """One transaction, committed at the end of the block, rolled back where the block raises.
+
+        Raises Busy where another program keeps the database locked, StorageFull where the disk is.
+        """
+        async with self._turn:
+            try:
+                async with self._writer.begin() as connection:
+                    transaction = Transaction(connection)
+                    yield transaction
+                    await transaction.flush()
+            except OperationalError as error:
+                raise _clearer(error) from error
+        self.changes.tell(transaction.touched, due=transaction.due)
+
+    @asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._reader.connect() as connection:
+                yield connection
+        except OperationalError as error:
+            raise _clearer(error) from error
+
+    async def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+        async with self._read() as connection:
+            rows: Sequence[Any] = (await connection.execute(query)).all()
+            return rows
+
+    async def offerset(self, uuid: UUID) -> OfferSetRow | None:
+        rows = await self._rows(select(offersets).where(offersets.c.uuid == str(uuid)))
+        return read_offerset(rows[0]) if rows else None
+
+    async def session(self, uuid: UUID) -> SessionRow | None:
+        rows = await self._rows(select(sessions).where(sessions.c.uuid == str(uuid)))
+        return read_session(rows[0]) if rows else None
+
+    async def offers(self, offerset: UUID) -> list[SessionRow]:
+        """The sessions of an offerset, in the order in which they were offered."""
+        rows = await self._rows(select(sessions).where(sessions.c.offerset == str(offerset)).order_by(sessions.c.rank))
+        return [read_session(row) for row in rows]
+
+    async def offersets(self, owner: str, after: int | None, limit: int, result: str | None) -> list[OfferSetRow]:
+        """The newest first, `limit` at most, created after `after`, with this result."""
+        query = select(offersets).where(offersets.c.owner == owner).order_by(offersets.c.created.desc()).limit(limit)
+        if after is not None:
+            query = query.where(offersets.c.created > after)
+        if result is not None:
+            query = query.where(offersets.c.result == result)
+        return [read_offerset(row) for row in await self._rows(query)]
+
+    async def sessions(
+        self, owner: str, phases: Iterable[Phase], after: int | None, limit: int
+    ) -> list[SessionRow]:
+        """The newest first, `limit` at most, created after `after`, in any of `phases`."""
+        query = (
+            select(sessions).where(sessions.c.owner == owner).order_by(sessions.c.created.desc(), sessions.c.rank).limit(limit)
+        )
+        if after is not None:
+            query = query.where(sessions.c.created > after)
+        if wanted := [phase.value for phase in phases]:
+            query = query.where(sessions.c.phase.in_(wanted))
+        return [read_session(row) for row in await self._rows(query)]
+
+    async def messages(self, session: UUID) -> list[str]:
+        """The messages of a session, as JSON texts, oldest first."""
+        query = select(events.c.message).where(events.c.session == str(session), events.c.message.is_not(None))
+        return [row.message for row in await self._rows(query.order_by(events.c.seq))]
+
+    async def bookings(self, until_after: int) -> list[tuple[UUID, Booking]]:
+        """Every booking that ends after `until_after`, with its holder, an offerset or a session."""
+        rows = await self._rows(select(bookings).where(bookings.c.end > until_after))
+        return [(UUID(row.holder), read_booking(row)) for row in rows]
+
+    async def open_offersets(self) -> list[tuple[UUID, int]]:
+        """The offersets with offers that can still be accepted, and every time at which one of them expires."""
+        query = select(sessions.c.offerset, sessions.c.expires).where(sessions.c.phase == Phase.OFFERED.value)
+        return [(UUID(row.offerset), row.expires) for row in await self._rows(query.distinct())]
+
+    async def next_due(self) -> int | None:
+        """When the engine has something to do next."""
+        wait = func.max(sessions.c.due, func.coalesce(sessions.c.leased_until, 0))
+        rows = await self._rows(select(func.min(wait)).where(sessions.c.due.is_not(None)))
+        due: int | None = rows[0][0]
+        return due
+
+    async def lease(self, now: int, until: int, token: str, limit: int) -> list[SessionRow]:
+        """Take what is due, in one statement, so that nobody else does until `until` or until the lease is given back."""
+        free = or_(sessions.c.leased_until.is_(None), sessions.c.leased_until <= now)
+        due = select(sessions.c.uuid).where(sessions.c.due <= now, free).order_by(sessions.c.due).limit(limit)
+        query = update(sessions).where(sessions.c.uuid.in_(due)).values(leased_until=until, lease=token).returning(sessions)
+        async with self.write() as transaction:
+            return [read_session(row) for row in await transaction.fetch(query)]
+
+    async def break_leases(self) -> None:
+        """At start: nobody else works on this ledger, so every lease is a dead process's."""
+        async with self.write() as transaction:
+            await transaction.execute(update(sessions).values(leased_until=None, lease=None))
+
+    async def note(self, what: str, seconds: float, amount: float, now: int) -> None:
+        async with self.write() as transaction:
+            transaction.insert(measures, {"what": what, "seconds": seconds, "amount": amount, "time": now})
+
+    async def measures(self) -> list[tuple[str, float, float]]:
+        """What steps took, oldest first: what, seconds, amount."""
+        query = select(measures.c.what, measures.c.seconds, measures.c.amount).order_by(measures.c.id.desc()).limit(10_000)
+        return [(row.what, row.seconds, row.amount) for row in reversed(await self._rows(query))]
+
+    async def old_sessions(self, before: int) -> list[UUID]:
+        """Those that ended before `before` and hold nothing any more."""
+        final = [phase.value for phase in FINAL]
+        query = select(sessions.c.uuid).where(sessions.c.phase.in_(final), sessions.c.modified < before, sessions.c.due.is_(None))
+        return [UUID(row.uuid) for row in await self._rows(query.limit(1000))]
+
+    async def purge(self, before: int, unused_before: int) -> None:
+        """Delete what ended before `before`, offers nobody took that ended before `unused_before`, and past bookings."""
+        never = [Phase.REJECTED.value, Phase.EXPIRED.value]
+        final = [phase.value for phase in FINAL]
+        old = or_(
+            and_(sessions.c.phase.in_(never), sessions.c.modified < unused_before),
+            and_(sessions.c.phase.in_(final), sessions.c.modified < before, sessions.c.due.is_(None)),
+        )
+        gone = select(sessions.c.uuid).where(old)
+        kept = select(sessions.c.offerset)
+        async with self.write() as transaction:
+            await transaction.execute(delete(events).where(events.c.session.in_(gone)))
+            await transaction.execute(delete(sessions).where(old))
+            await transaction.execute(
+                delete(offersets).where(offersets.c.modified < unused_before, offersets.c.uuid.not_in(kept))
+            )
+            await transaction.execute(delete(bookings).where(bookings.c.end < unused_before))
+            await transaction.execute(delete(measures).where(measures.c.time < before))
+
+    async def strays(self, now: int) -> list[str]:
+        """What should never be: a hold without a live holder, a live session or offerset without its hold."""
+        live = [phase.value for phase in HOLDING]
+        offered = select(sessions.c.offerset).where(sessions.c.phase == Phase.OFFERED.value)
+        known = select(sessions.c.uuid)
+        orphans = select(bookings.c.holder).where(
+            bookings.c.end > now, bookings.c.holder.not_in(offered), bookings.c.holder.not_in(known)
+        )
+        holders = select(bookings.c.holder)
+        accepted = [phase for phase in live if phase not in (Phase.INITIAL.value, Phase.OFFERED.value)]
+        bare = select(sessions.c.uuid).where(sessions.c.phase.in_(accepted), sessions.c.uuid.not_in(holders))
+        lost = select(sessions.c.offerset).where(sessions.c.phase == Phase.OFFERED.value, sessions.c.offerset.not_in(holders))
+        found = [f"a hold of {row.holder}, which is not live" for row in await self._rows(orphans)]
+        found += [f"session {row.uuid} without its hold" for row in await self._rows(bare)]
+        return found + [f"offerset {row.offerset} without its hold" for row in await self._rows(lost)]
+
+
+def read_booking(row: Any) -> Booking:
+    return Booking(Place(row.platform, row.node), row.start, row.end, Amounts(row.cores, row.memory, row.storage))
+
+
+def _engine(path: Path, begin: str, connections: int) -> AsyncEngine:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=connections, max_overflow=0)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver would begin transactions of its own, and too late
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_SECONDS * 1000}"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begun(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _clearer(error: OperationalError) -> Exception:
+    text = str(error.orig)
+    if "full" in text or "disk I/O error" in text:
+        return StorageFull(f"The broker's disk does not take any more ({text}); nothing was changed")
+    if "locked" in text or "busy" in text:
+        return Busy(f"The database has been locked by another program for {BUSY_SECONDS} s; nothing was changed")
+    return error

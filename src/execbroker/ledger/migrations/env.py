@@ -1,0 +1,7 @@
+from alembic import context
+
+from execbroker.ledger.tables import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()

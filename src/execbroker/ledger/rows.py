@@ -1,0 +1,119 @@
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
+
+from execbroker.model.phases import Phase
+from execbroker.model.waist import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class OfferSetRow:
+    """One answer to one request: `request` and `messages` are JSON texts, times seconds since 1970."""
+
+    uuid: UUID
+    owner: str
+    created: int
+    modified: int
+    expires: int
+    result: str
+    request: str
+    messages: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the engine found out about a session."""
+
+    connectors: tuple[dict[str, str], ...] = ()
+    doing: str = ""
+    failures: int = 0
+    unreachable_since: int | None = None
+    ended: int | None = None
+    started: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """One session, from the offer to its end; its own job: `due` is when the engine looks at it next.
+
+    `outcome` is how it will end once it is released. `slot` is None for a session that was refused.
+    """
+
+    uuid: UUID
+    offerset: UUID
+    owner: str
+    rank: int
+    phase: Phase
+    created: int
+    modified: int
+    expires: int
+    slot: Slot | None
+    secret: str
+    outcome: Phase | None = None
+    version: int = 0
+    state: State = field(default_factory=State)
+    due: int | None = None
+    lease: str | None = None
+
+
+def offerset_values(row: OfferSetRow) -> dict[str, Any]:
+    return {**asdict(row), "uuid": str(row.uuid)}
+
+
+def session_values(row: SessionRow) -> dict[str, Any]:
+    return {
+        "uuid": str(row.uuid),
+        "offerset": str(row.offerset),
+        "owner": row.owner,
+        "rank": row.rank,
+        "phase": row.phase.value,
+        "outcome": row.outcome.value if row.outcome else None,
+        "created": row.created,
+        "modified": row.modified,
+        "version": row.version,
+        "expires": row.expires,
+        "slot": slot_text(row.slot) if row.slot else None,
+        "state": state_text(row.state),
+        "secret": row.secret,
+        "due": row.due,
+    }
+
+
+def read_offerset(row: Any) -> OfferSetRow:
+    return OfferSetRow(UUID(row.uuid), *row[1:])
+
+
+def read_session(row: Any) -> SessionRow:
+    return SessionRow(
+        uuid=UUID(row.uuid),
+        offerset=UUID(row.offerset),
+        owner=row.owner,
+        rank=row.rank,
+        phase=Phase(row.phase),
+        outcome=Phase(row.outcome) if row.outcome else None,
+        created=row.created,
+        modified=row.modified,
+        version=row.version,
+        expires=row.expires,
+        slot=read_slot(row.slot) if row.slot else None,
+        state=State(**json.loads(row.state)),
+        secret=row.secret,
+        due=row.due,
+        lease=row.lease,
+    )
+
+
+def slot_text(slot: Slot) -> str:
+    return json.dumps(asdict(slot), separators=(",", ":"))
+
+
+def read_slot(text: str) -> Slot:
+    document = json.loads(text)
+    return Slot(**{**document, "storages": tuple((size, kept) for size, kept in document["storages"])})
+
+
+def state_text(state: State) -> str:
+    """Only what differs from a new state."""
+    new = State()
+    return json.dumps({k: v for k, v in asdict(state).items() if v != getattr(new, k)}, separators=(",", ":"))

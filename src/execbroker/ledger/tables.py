@@ -1,0 +1,80 @@
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+# Times are whole seconds since 1970, sizes GiB, uuids their canonical text, documents JSON text: all cheap on every store.
+metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
+
+offersets = Table(
+    "offersets",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("modified", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("result", String(3), nullable=False),
+    Column("request", Text, nullable=False),
+    Column("messages", Text, nullable=False),
+    Index(None, "created"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("offerset", String(36), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("phase", String(12), nullable=False),
+    Column("outcome", String(12)),
+    Column("created", BigInteger, nullable=False),
+    Column("modified", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False, default=0),
+    Column("expires", BigInteger, nullable=False),
+    Column("slot", Text),
+    Column("state", Text, nullable=False, default="{}"),
+    Column("secret", String(64), nullable=False),
+    Column("due", BigInteger),
+    Column("leased_until", BigInteger),
+    Column("lease", String(36)),
+    Index(None, "offerset"),
+    Index(None, "phase", "expires"),
+    Index(None, "due"),
+    Index(None, "created"),
+)
+
+bookings = Table(
+    "bookings",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("holder", String(36), nullable=False),
+    Column("platform", String(64), nullable=False),
+    Column("node", String(255), nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("end", BigInteger, nullable=False),
+    Column("cores", Integer, nullable=False),
+    Column("memory", Integer, nullable=False),
+    Column("storage", BigInteger, nullable=False),
+    Index(None, "holder"),
+    Index(None, "end"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("session", String(36), nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("phase", String(12), nullable=False),
+    Column("message", Text),
+    Index(None, "session"),
+)
+
+measures = Table(
+    "measures",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("what", String(255), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("amount", Float, nullable=False),
+    Column("time", BigInteger, nullable=False),
+)

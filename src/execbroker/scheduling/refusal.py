@@ -1,0 +1,32 @@
+from execbroker.model.messages import MessageItem, reason
+from execbroker.scheduling.search import Ask
+from execbroker.scheduling.timeline import Timeline
+
+_FIELDS = (("cores", "compute.cores.min", ""), ("memory", "compute.memory.min", " GiB"), ("storage", "storage", " GiB"))
+
+
+def why_not(timeline: Timeline, ask: Ask) -> list[MessageItem]:
+    """Every reason for which `find` found nothing, per platform: too large for each node, or no room in time."""
+    if ask.latest < ask.earliest:
+        return [
+            reason("start-is-past", "schedule.requested.start", "The latest start asked for in {path} is {late} s ago",
+                   late=ask.earliest - ask.latest)
+        ]  # fmt: skip
+    return [message for candidate in ask.candidates for message in _against(timeline, ask, candidate.platform)]
+
+
+def _against(timeline: Timeline, ask: Ask, platform: str) -> list[MessageItem]:
+    sizes = [profile.capacity for _, profile in timeline.of(platform)]
+    found = []
+    for name, path, units in _FIELDS:
+        most = max((getattr(size, name) for size in sizes), default=0)
+        if (asked := getattr(ask.least, name)) > most:
+            text = "{asked}{units} of {what} asked for in {path}, but {platform} has at most {most}{units} on a node"
+            found.append(
+                reason(f"too-much-{name}", path, text, what=name, asked=asked, most=most, units=units, platform=platform)
+            )
+    if not found and not any(ask.least.within(size) for size in sizes):
+        found.append(reason("no-such-node", "compute", "No single node of {platform} has all of it together", platform=platform))
+    return found or [
+        reason("no-room", "schedule.requested.start", "{platform} has no room that starts within {path}", platform=platform)
+    ]

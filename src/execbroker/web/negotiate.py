@@ -1,0 +1,113 @@
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from execbroker.codecs import CODECS, Codec, depth_of
+from execbroker.config import Config
+from execbroker.errors import Fault, Invalid, NotAcceptable, TooLarge, Unreadable, UnsupportedMedia
+from execbroker.model.registry import TAG
+
+T = TypeVar("T")
+
+_BY_NAME = {name: codec for codec in CODECS for name in (codec.media_type, *codec.aliases)}
+_NAMES = ", ".join(codec.media_type for codec in CODECS)
+
+
+def reply_codec(request: Request) -> Codec:
+    """What the client wants to read (RFC 9110, 12.5.1): the highest `q`, then the more specific, then the first named.
+
+    Raises NotAcceptable.
+    """
+    default = _BY_NAME[f"application/{request.app.state.config.media_type}"]
+    header = request.headers.get("accept", "").strip()
+    if not header or header == "*/*":
+        return default
+    best: tuple[float, int, int] | None = None
+    chosen: Codec | None = None
+    for position, (media_range, quality) in enumerate(_accepted(header)):
+        codec, specific = _match(media_range, default)
+        if codec and quality > 0 and (best is None or (quality, specific, -position) > best):
+            best, chosen = (quality, specific, -position), codec
+    if chosen is None:
+        raise NotAcceptable(f"Nothing in {header!r} is spoken here; what is: {_NAMES}")
+    return chosen
+
+
+def _accepted(header: str) -> Iterator[tuple[str, float]]:
+    for part in header.split(","):
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+        try:
+            yield media_range, float(quality)
+        except ValueError:
+            yield media_range, 0.0
+
+
+def _match(media_range: str, default: Codec) -> tuple[Codec | None, int]:
+    if media_range in _BY_NAME:
+        return _BY_NAME[media_range], 2
+    if media_range == "application/problem+json":
+        return _BY_NAME["application/json"], 2
+    if media_range in ("*/*", "application/*"):
+        return default, 0 if media_range == "*/*" else 1
+    return None, 0
+
+
+async def read_body(request: Request) -> Any:
+    """The body as plain data, in the codec of its `Content-Type`. Raises UnsupportedMedia, TooLarge, Unreadable."""
+    config: Config = request.app.state.config
+    name = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    codec = _BY_NAME.get(name or f"application/{config.media_type}")
+    if codec is None:
+        raise UnsupportedMedia(f"{name!r} is not read here; what is: {_NAMES}")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMedia("Compressed bodies are not read here; send it as it is")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > config.limits.body:
+            raise TooLarge(f"The body is larger than {config.limits.body} bytes")
+    document = codec.decode(bytes(body))
+    if depth_of(document) > config.limits.depth:
+        raise Unreadable(f"The document is nested deeper than {config.limits.depth} levels")
+    return document
+
+
+def read_as(adapter: TypeAdapter[T], document: Any) -> T:
+    """The document as a model. Raises Invalid, with every fault."""
+    if not isinstance(document, dict):
+        raise Invalid(faults=(Fault("", "not-an-object", "an object is needed here", document),))
+    try:
+        return adapter.validate_python(document)
+    except ValidationError as error:
+        faults = tuple(_fault(fault) for fault in error.errors(include_url=False, include_context=False))
+        raise Invalid(f"{len(faults)} fault{'s' * (len(faults) > 1)} in the document", faults) from None
+
+
+def _fault(fault: Any) -> Fault:
+    path = ""
+    for part in fault["loc"]:
+        if not str(part).startswith(TAG):
+            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    if fault["type"] == "union_tag_not_found":
+        found = fault["input"].get("kind") if isinstance(fault["input"], dict) else fault["input"]
+        if not isinstance(fault["input"], dict):
+            return Fault(path.lstrip("."), "object_type", "an object with a kind is needed here", found)
+        text = "a kind, the URI of its type, is needed here" if found is None else "a string is needed here"
+        return Fault(f"{path}.kind".lstrip("."), "missing" if found is None else "string_type", text, found)
+    return Fault(path.lstrip("."), fault["type"], fault["msg"].removeprefix("Value error, "), _brief(fault["input"]))
+
+
+def _brief(value: Any) -> Any:
+    """What was found, unless it is long."""
+    return value if isinstance(value, int | float | bool | None) else str(value)[:100]
+
+
+def reply(codec: Codec, value: BaseModel | Any, status: int = 200, **headers: str) -> Response:
+    """A model or plain data in the client's media type."""
+    media_type = codec.media_type
+    if status >= 400 and media_type == "application/json" and not isinstance(value, BaseModel):
+        media_type = "application/problem+json"
+    return Response(codec.encode(value), status, {"Vary": "Accept", **headers}, media_type)

@@ -1,0 +1,223 @@
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import TypeAdapter
+
+from execbroker.broker import Broker
+from execbroker.codecs import Codec
+from execbroker.errors import Fault, Invalid, RangeNotSatisfiable
+from execbroker.kinds.listing import kinds_spoken
+from execbroker.model.options import AbstractUpdate, Update
+from execbroker.model.phases import Phase
+from execbroker.model.sessions import ExecutionRequest
+from execbroker.model.times import format_instant, parse_instant
+from execbroker.rendering import Renderer, moment
+from execbroker.store import Stream
+from execbroker.web.identity import OWNER
+from execbroker.web.negotiate import read_as, read_body, reply, reply_codec
+
+router = APIRouter()
+REQUEST: TypeAdapter[ExecutionRequest] = TypeAdapter(ExecutionRequest)
+UPDATE: TypeAdapter[AbstractUpdate] = TypeAdapter(Update)
+MOST_WAIT = 60.0
+
+
+def desk(request: Request) -> Broker:
+    broker: Broker = request.app.state.broker
+    return broker
+
+
+def renderer(request: Request) -> Renderer:
+    public: str | None = request.app.state.config.public_url
+    return Renderer((public or str(request.base_url)).rstrip("/"))
+
+
+def owner() -> str:
+    """Who asks. There is one owner so far: whoever has the token."""
+    return OWNER
+
+
+def wants_redirect(request: Request) -> bool:
+    asked = "return=minimal" in request.headers.get("prefer", "").replace(" ", "").lower()
+    return asked or request.app.state.config.reply == "redirect"
+
+
+Desk = Annotated[Broker, Depends(desk)]
+Draw = Annotated[Renderer, Depends(renderer)]
+Owner = Annotated[str, Depends(owner)]
+Speak = Annotated[Codec, Depends(reply_codec)]
+Body = Annotated[Any, Depends(read_body)]
+Wait = Annotated[float, Query(ge=0, le=MOST_WAIT, description="Answer when it changes, or after so many seconds.")]
+After = Annotated[str | None, Query(description="Only what was created after this instant.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many, the newest first.")]
+
+
+@router.post("/requests", operation_id="ExecutionRequest")
+async def ask(request: Request, body: Body, broker: Desk, draw: Draw, who: Owner, codec: Speak) -> Response:
+    """When, where and how can I run this?"""
+    found = await broker.ask(read_as(REQUEST, body), who, draw)
+    assert found.meta is not None
+    if wants_redirect(request):
+        return Response(status_code=303, headers={"Location": found.meta.url or ""})
+    return reply(codec, found)
+
+
+@router.post("/direct", operation_id="DirectExecution")
+async def direct(request: Request, body: Body, broker: Desk, draw: Draw, who: Owner, codec: Speak) -> Response:
+    """Run this as soon as possible, without offers."""
+    found = await broker.direct(read_as(REQUEST, body), who, draw)
+    assert found.meta is not None
+    if found.phase is Phase.FAILED:
+        return reply(codec, found, 400)
+    if wants_redirect(request):
+        return Response(status_code=303, headers={"Location": found.meta.url or ""})
+    return reply(codec, found)
+
+
+@router.get("/offersets", operation_id="OfferSetList")
+async def offersets(
+    broker: Desk,
+    draw: Draw,
+    who: Owner,
+    codec: Speak,
+    result: Annotated[Literal["YES", "NO"] | None, Query(description="Only those answered so.")] = None,
+    after: After = None,
+    limit: Limit = 100,
+) -> Response:
+    """The answers to earlier requests."""
+    found = await broker.offersets(who, draw, _seconds(after), limit, result)
+    return reply(codec, {"offersets": [item.model_dump(mode="json", exclude_none=True) for item in found]})
+
+
+@router.get("/offersets/{uuid}", operation_id="OfferSetSelect")
+async def offerset(uuid: UUID, broker: Desk, draw: Draw, who: Owner, codec: Speak, wait: Wait = 0) -> Response:
+    """One answer, its offers as they are now."""
+    return reply(codec, await broker.offerset(uuid, who, draw, wait))
+
+
+@router.get("/sessions", operation_id="SessionList")
+async def sessions(
+    broker: Desk,
+    draw: Draw,
+    who: Owner,
+    codec: Speak,
+    phase: Annotated[list[Phase] | None, Query(description="Only those in any of these phases.")] = None,
+    after: After = None,
+    limit: Limit = 100,
+) -> Response:
+    """Offers and sessions."""
+    found = await broker.sessions(who, draw, phase or (), _seconds(after), limit)
+    return reply(codec, {"sessions": [item.model_dump(mode="json", exclude_none=True) for item in found]})
+
+
+@router.get("/sessions/{uuid}", operation_id="SessionSelect")
+async def session(
+    uuid: UUID,
+    broker: Desk,
+    draw: Draw,
+    who: Owner,
+    codec: Speak,
+    wait: Wait = 0,
+    phase: Annotated[Phase | None, Query(description="With `wait`: the phase that the caller knows already.")] = None,
+) -> Response:
+    """One offer or session."""
+    return reply(codec, await broker.session(uuid, who, draw, wait, phase))
+
+
+@router.post("/sessions/{uuid}", operation_id="SessionUpdate")
+async def update(uuid: UUID, body: Body, broker: Desk, draw: Draw, who: Owner, codec: Speak) -> Response:
+    """Accept, reject or cancel."""
+    return reply(codec, await broker.update(uuid, read_as(UPDATE, body), who, draw))
+
+
+@router.get("/components/{uuid}", operation_id="ComponentSelect")
+async def component(uuid: UUID, broker: Desk, draw: Draw, who: Owner, codec: Speak) -> Response:
+    """Whatever has this uuid: an offerset, a session, or a part of one."""
+    return reply(codec, await broker.component(uuid, who, draw))
+
+
+@router.get("/sessions/{uuid}/{stream}", operation_id="SessionOutput")
+async def output(
+    request: Request,
+    uuid: UUID,
+    stream: Stream,
+    broker: Desk,
+    who: Owner,
+    offset: Annotated[int, Query(ge=0, description="From this byte on.")] = 0,
+) -> Response:
+    """What the session has written so far, from `offset` on, or the bytes of `Range`."""
+    size = await broker.output_size(uuid, who, stream)
+    headers = {"Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
+    asked = request.headers.get("range")
+    if asked is None:
+        content = await broker.output(uuid, who, stream, offset)
+        return Response(content, headers=headers, media_type="text/plain; charset=utf-8")
+    first, last = _range(asked, size)
+    content = await broker.output(uuid, who, stream, first, last + 1)
+    headers["Content-Range"] = f"bytes {first}-{first + len(content) - 1}/{size}"
+    return Response(content, 206, headers, "text/plain; charset=utf-8")
+
+
+@router.get("/sessions/{uuid}/files/{path:path}", operation_id="SessionFiles")
+async def files(
+    uuid: UUID,
+    path: str,
+    broker: Desk,
+    draw: Draw,
+    who: Owner,
+    codec: Speak,
+    deep: Annotated[bool, Query(description="Every file below this folder.")] = False,
+) -> Response:
+    """A folder's content, or a file: what the session left in its home and its storage."""
+    found = await broker.file(uuid, who, path)
+    if found.is_file():
+        return FileResponse(found, headers={"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"})
+    base = f"{draw.base}/sessions/{uuid}/files"
+    entries = await broker.files(uuid, who, path, deep=deep)
+    return reply(codec, {"files": [_entry(base, entry) for entry in entries]})
+
+
+@router.get("/platforms", operation_id="PlatformList")
+async def platforms(broker: Desk, codec: Speak) -> Response:
+    """What may be asked here."""
+    return reply(codec, {"platforms": broker.platforms(), "kinds": kinds_spoken()})
+
+
+@router.get("/healthz", operation_id="Health")
+async def health(codec: Speak) -> Response:
+    """Whether the broker is there."""
+    return reply(codec, {"status": "ok"})
+
+
+def _entry(base: str, entry: Any) -> dict[str, Any]:
+    slash = "/" if entry.folder else ""
+    return {
+        "path": entry.path + slash,
+        "type": "folder" if entry.folder else "file",
+        "size": entry.size,
+        "modified": format_instant(moment(entry.modified)),
+        "url": f"{base}/{quote(entry.path)}{slash}",
+    }
+
+
+def _seconds(after: str | None) -> int | None:
+    try:
+        return int(parse_instant(after)[0].timestamp()) if after else None
+    except ValueError as error:
+        raise Invalid(faults=(Fault("query.after", "instant", str(error), after),)) from None
+
+
+def _range(header: str, size: int) -> tuple[int, int]:
+    """The first and last byte of a single range (RFC 9110, 14.1.2). Raises RangeNotSatisfiable."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.replace(" ", ""))
+    if match and match[1]:
+        first, last = int(match[1]), min(int(match[2]) if match[2] else size - 1, size - 1)
+        if first <= last:
+            return first, last
+    elif match and match[2] and size and int(match[2]):
+        return max(size - int(match[2]), 0), size - 1
+    raise RangeNotSatisfiable(f"{header!r} is not one range of the {size} bytes there are")
