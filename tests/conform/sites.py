@@ -86,7 +86,7 @@ class FakeSite(Site):
         return self.open(Fake, type="fake", nodes=[{"cores": 4, "memory": 8}])
 
     def brief(self, **changes: Any) -> Job:
-        self.settings.update(lasts="PT0S", exit_code=3)
+        self.settings.update(lasts="PT1S", exit_code=3)
         return super().brief(**changes)
 
     def runs(self, job: Job) -> int:
@@ -105,7 +105,7 @@ async def until(look: Callable[[], Awaitable[T]], good: Callable[[T], bool], sec
     """Look until it is good; the last that was seen, which a test then fails on, where it does not become so."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    while not good(seen := await look()) and loop.time() < deadline:
+    while not good(seen := await look()) and loop.time() < deadline:  # noqa: ASYNC110 -- a process sets no event
         await asyncio.sleep(0.02)
     return seen
 

@@ -149,7 +149,9 @@ def test_what_fits_the_published_schema_is_read_and_written_so_that_it_fits(root
 
     validator(root).validate(written)
     assert missing(document, written) == []
-    assert ours(root).validate_python(written) == model
+    # Times are written to the second, so it is the second writing that changes nothing.
+    again = ours(root).validate_python(written)
+    assert ours(root).dump_python(again, mode="json", exclude_none=True) == written
 
 
 @pytest.mark.parametrize(

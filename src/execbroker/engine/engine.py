@@ -263,21 +263,29 @@ class Engine:
         return None
 
     async def _move(self, row: SessionRow, move: Move, **values: Any) -> SessionRow | None:
-        """Write a move down and keep the lease; None, and the lease given back, where somebody else moved the session."""
-        outcome = move.outcome or row.outcome
-        state = values.get("state", row.state)
+        """Write a move down. None, and the lease given back, where the session now has to wait, be polled, or was moved by
+        somebody else."""
+        now, outcome = self._now(), move.outcome or row.outcome
+        due = self._free_until(row, move.to, now)
+        free = {} if due is None else {"due": due, "leased_until": None, "lease": None}
         async with self._ledger.write() as transaction:
-            values = {**values, "outcome": outcome}
-            if await transaction.move(row, move.to, self._now(), move.messages, row.lease, **values):
-                reach(f"{move.to}.writing")
-                moved = replace(row, phase=move.to, outcome=outcome, state=state)
-            else:
-                moved = None
-        if moved is None:
+            moved = await transaction.move(row, move.to, now, move.messages, row.lease, outcome=outcome, **free, **values)
+            reach(f"{move.to}.writing")
+        reach(f"{move.to}.written")
+        if not moved:
             await self._leave_off(row)
-        else:
-            reach(f"{move.to}.written")
-        return moved
+        return replace(row, phase=move.to, outcome=outcome, state=values.get("state", row.state)) if moved and not free else None
+
+    def _free_until(self, row: SessionRow, phase: Phase, now: int) -> int | None:
+        """When a session that comes to `phase` now is to be looked at again; None where its next step can be taken at once."""
+        assert row.slot is not None
+        match step(phase, row.slot, now):
+            case Wait(until):
+                return until
+            case Call("poll"):
+                return now
+            case _:
+                return None
 
     async def _again(self, row: SessionRow, due: int | None, said: tuple[MessageItem, ...] = (), **values: Any) -> None:
         """Give the lease back, and come again at `due`."""

@@ -27,8 +27,9 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.changes = Changes()
-        self._writer = _engine(path, "BEGIN IMMEDIATE", 1)
-        self._reader = _engine(path, "BEGIN", 4)
+        self._writer = _engine(path, 1)
+        # Each read is one statement, so none needs a transaction around it.
+        self._reader = _engine(path, 4, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
         self._turn = asyncio.Lock()
 
     async def close(self) -> None:
@@ -86,9 +87,7 @@ class Ledger:
             query = query.where(offersets.c.result == result)
         return [read_offerset(row) for row in await self._rows(query)]
 
-    async def sessions(
-        self, owner: str, phases: Iterable[Phase], after: int | None, limit: int
-    ) -> list[SessionRow]:
+    async def sessions(self, owner: str, phases: Iterable[Phase], after: int | None, limit: int) -> list[SessionRow]:
         """The newest first, `limit` at most, created after `after`, in any of `phases`."""
         query = (
             select(sessions).where(sessions.c.owner == owner).order_by(sessions.c.created.desc(), sessions.c.rank).limit(limit)
@@ -189,8 +188,8 @@ def read_booking(row: Any) -> Booking:
     return Booking(Place(row.platform, row.node), row.start, row.end, Amounts(row.cores, row.memory, row.storage))
 
 
-def _engine(path: Path, begin: str, connections: int) -> AsyncEngine:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=connections, max_overflow=0)
+def _engine(path: Path, connections: int, **options: Any) -> AsyncEngine:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=connections, max_overflow=0, **options)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:
@@ -202,7 +201,8 @@ def _engine(path: Path, begin: str, connections: int) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begun(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
+        if "isolation_level" not in options:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

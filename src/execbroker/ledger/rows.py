@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 from uuid import UUID
 
@@ -58,7 +58,7 @@ class SessionRow:
 
 
 def offerset_values(row: OfferSetRow) -> dict[str, Any]:
-    return {**asdict(row), "uuid": str(row.uuid)}
+    return {name: getattr(row, name) for name in _OFFERSET} | {"uuid": str(row.uuid)}
 
 
 def session_values(row: SessionRow) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def read_session(row: Any) -> SessionRow:
 
 
 def slot_text(slot: Slot) -> str:
-    return json.dumps(asdict(slot), separators=(",", ":"))
+    return json.dumps({name: getattr(slot, name) for name in _SLOT}, separators=(",", ":"))
 
 
 def read_slot(text: str) -> Slot:
@@ -115,5 +115,11 @@ def read_slot(text: str) -> Slot:
 
 def state_text(state: State) -> str:
     """Only what differs from a new state."""
-    new = State()
-    return json.dumps({k: v for k, v in asdict(state).items() if v != getattr(new, k)}, separators=(",", ":"))
+    changed = {name: value for name in _STATE if (value := getattr(state, name)) != getattr(_NEW, name)}
+    return json.dumps(changed, separators=(",", ":")) if changed else "{}"
+
+
+_OFFERSET = tuple(one.name for one in fields(OfferSetRow))
+_SLOT = tuple(one.name for one in fields(Slot))
+_STATE = tuple(one.name for one in fields(State))
+_NEW = State()

@@ -70,14 +70,14 @@ class Transaction:
         self.insert(events, *({**moment, "message": text} for text in texts or [None]))
 
     async def move(
-        self, row: SessionRow, to: Phase, now: int, messages: Iterable[MessageItem] = (), lease: str | None = None, **values: Any
+        self, row: SessionRow, to: Phase, now: int, messages: Iterable[MessageItem] = (), token: str | None = None, **values: Any
     ) -> bool:
         """Take the session from the phase of `row` to `to`: False, and nothing written, where it is no longer there or
-        `lease` is no longer its lease. `values` are further columns."""
+        `token` is no longer its lease. `values` are further columns."""
         values = {name: _COLUMN_TEXT[name](value) if name in _COLUMN_TEXT and value else value for name, value in values.items()}
         guard = and_(sessions.c.uuid == str(row.uuid), sessions.c.phase == row.phase.value)
-        if lease is not None:
-            guard = and_(guard, sessions.c.lease == lease)
+        if token is not None:
+            guard = and_(guard, sessions.c.lease == token)
         statement = update(sessions).where(guard)
         if not await self.execute(statement.values(phase=to.value, modified=now, version=sessions.c.version + 1, **values)):
             return False

@@ -101,7 +101,9 @@ class Local(Platform):
 
     async def _find_means(self) -> Means:
         async with self._looking:
-            return self._means if self._means else await asyncio.to_thread(self._look)
+            if self._means is None:
+                return await asyncio.to_thread(self._look)
+            return self._means
 
     def _look(self) -> Means:
         sandbox, why = None, "the setting isolation is none"

@@ -15,7 +15,7 @@ _BY_NAME = {name: codec for codec in CODECS for name in (codec.media_type, *code
 _NAMES = ", ".join(codec.media_type for codec in CODECS)
 
 
-def reply_codec(request: Request) -> Codec:
+async def reply_codec(request: Request) -> Codec:
     """What the client wants to read (RFC 9110, 12.5.1): the highest `q`, then the more specific, then the first named.
 
     Raises NotAcceptable.

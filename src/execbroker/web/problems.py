@@ -32,7 +32,7 @@ def problem(error: BrokerError) -> dict[str, Any]:
 async def _broker_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BrokerError)
     try:
-        codec = reply_codec(request)
+        codec = await reply_codec(request)
     except NotAcceptable:
         codec = CODECS[0]
     return reply(codec, problem(error), error.status, **error.headers)

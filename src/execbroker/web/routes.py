@@ -26,17 +26,17 @@ UPDATE: TypeAdapter[AbstractUpdate] = TypeAdapter(Update)
 MOST_WAIT = 60.0
 
 
-def desk(request: Request) -> Broker:
+async def desk(request: Request) -> Broker:
     broker: Broker = request.app.state.broker
     return broker
 
 
-def renderer(request: Request) -> Renderer:
+async def renderer(request: Request) -> Renderer:
     public: str | None = request.app.state.config.public_url
     return Renderer((public or str(request.base_url)).rstrip("/"))
 
 
-def owner() -> str:
+async def owner() -> str:
     """Who asks. There is one owner so far: whoever has the token."""
     return OWNER
 

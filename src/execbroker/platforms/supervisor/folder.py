@@ -8,7 +8,7 @@ STATUS_SIZE = 4096
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file of mode 0600 so that, whatever dies when, all of it is there or nothing."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(text)

@@ -116,18 +116,18 @@ class Supervisor:
         return found
 
     def _boxed(self, command: list[str], environment: dict[str, str]) -> tuple[list[str], dict[str, str], list[int]]:
-        """The command within bubblewrap. Its arguments travel in a file, for other users can read a command line, and the
+        """The command within bubblewrap. Its options travel in a file, for other users can read a command line, and the
         program's environment among them, for bubblewrap must not be ruled by the client's variables itself."""
         tells = self._pipe(self._hear)
         settings = [word for name, value in environment.items() for word in ("--setenv", name, value)]
-        words = [*self.launch["sandbox"][1:], "--json-status-fd", str(tells), *settings, "--", *command]
+        words = [*self.launch["sandbox"][1:], "--json-status-fd", str(tells), *settings]
         if any("\0" in word for word in words):
-            raise ValueError("a word of the command or of the environment has a NUL character in it")
+            raise ValueError("the environment has a NUL character in it")
         arguments = os.memfd_create("arguments")
         os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in words))
         os.lseek(arguments, 0, os.SEEK_SET)
         outer = {"PATH": os.defpath, MARKER: self.launch["session"]}
-        return [self.launch["sandbox"][0], "--args", str(arguments)], outer, [arguments, tells]
+        return [self.launch["sandbox"][0], "--args", str(arguments), "--", *command], outer, [arguments, tells]
 
     def _hear(self, data: bytes) -> None:
         self.report += data

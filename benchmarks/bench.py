@@ -1,0 +1,142 @@
+"""What `make bench` prints: one run of a real broker process over HTTP on loopback, on a data folder of its own."""
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from load import Connection, hammer
+
+REQUEST = {
+    "executable": {"kind": "docker-container", "image": {"locations": ["ghcr.io/example/image:1"]}},
+    "compute": {"kind": "simple-compute-resource", "cores": {"min": 2}, "memory": {"min": 4}},
+    "schedule": {"requested": {"duration": "PT30M"}},
+}
+PROGRAM = "import time; time.sleep(3)\n"
+
+
+@contextmanager
+def broker(folder: Path, platforms: list[dict[str, Any]]) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any], float]]:
+    """A broker process, where it listens and its token, and how long it took until it answered."""
+    config = folder / "config.yaml"
+    config.write_text(json.dumps({"platforms": platforms, "data": {"folders": [str(folder)]}}))
+    data, began = folder / "data", time.perf_counter()
+    command = [sys.executable, "-m", "execbroker", "serve", "--config", str(config), "--port", "0", "--data", str(data)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"))
+    try:
+        while not (data / "server.json").exists():
+            if process.poll() is not None:
+                raise SystemExit((folder / "log").read_text())
+            time.sleep(0.01)
+        where = json.loads((data / "server.json").read_text()) | {"token": (data / "token").read_text().strip()}
+        yield process, where, time.perf_counter() - began
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def resident(pid: int) -> float:
+    """MB of memory that a process has in RAM."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def row(name: str, value: str, goal: str = "") -> None:
+    print(f"| {name:<58} | {value:>26} | {goal:>16} |", flush=True)
+
+
+def milliseconds(times: list[float]) -> str:
+    ordered = sorted(times)
+    return f"{statistics.median(ordered) * 1e3:.1f} / {ordered[int(len(ordered) * 0.99)] * 1e3:.1f} ms"
+
+
+async def offers(where: dict[str, Any], clients: int, requests: int) -> list[bytes]:
+    host, port = where["url"].removeprefix("http://").split(":")
+    body = json.dumps(REQUEST).encode()
+    seconds, times, answers = await hammer(
+        lambda: Connection(host, int(port), where["token"]), clients, requests, "/requests", body
+    )
+    if any(len(json.loads(answer)["offers"]) != 4 for answer in answers):
+        raise SystemExit("an answer without four offers")
+    named = f"POST /requests, {clients} client{'s' * (clients > 1)}"
+    row(f"{named}: offersets per second", f"{requests / seconds:.0f}", ">= 200" if clients > 1 else "")
+    row(f"{named}: p50 / p99", milliseconds(times))
+    return answers
+
+
+async def accepts(where: dict[str, Any], answers: list[bytes]) -> None:
+    host, port = where["url"].removeprefix("http://").split(":")
+    times = []
+    async with Connection(host, int(port), where["token"]) as connection:
+        for answer in answers:
+            offer = json.loads(answer)["offers"][-1]["meta"]["uuid"]
+            began = time.perf_counter()
+            await connection.call("POST", f"/sessions/{offer}", update("ACCEPTED"))
+            times.append(time.perf_counter() - began)
+    row("accept, 1 client: p50 / p99", milliseconds(times), "p99 <= 20 ms")
+
+
+def update(phase: str) -> dict[str, str]:
+    return {"kind": "uri:enum-value-update", "path": "phase", "value": phase}
+
+
+async def start(where: dict[str, Any], folder: Path, runs: int) -> None:
+    """From the answer to the acceptance of an offer whose start has come, to RUNNING as a client sees it."""
+    host, port = where["url"].removeprefix("http://").split(":")
+    (folder / "program.py").write_text(PROGRAM)
+    request = {
+        "executable": {"kind": "urn:execbroker:kind:executable:python-program", "location": f"file://{folder}/program.py"},
+        "compute": {"kind": "simple-compute-resource", "cores": {"min": 1, "max": 1}, "memory": {"min": 1, "max": 1}},
+        "schedule": {"requested": {"duration": "PT1M"}},
+    }
+    times = []
+    async with Connection(host, int(port), where["token"]) as connection:
+        for _ in range(runs):
+            offer = (await connection.call("POST", "/requests", request))["offers"][0]
+            starts = offer["schedule"]["available"]["start"].partition("/")[0]
+            while time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) < starts:
+                await asyncio.sleep(0.01)
+            path = f"/sessions/{offer['meta']['uuid']}"
+            began, phase = time.perf_counter(), "OFFERED"
+            while phase != "RUNNING":
+                document = update("ACCEPTED") if phase == "OFFERED" else None
+                wait = path if document else f"{path}?wait=10&phase={phase}"
+                phase = (await connection.call("POST" if document else "GET", wait, document))["phase"]
+                if phase in ("FAILED", "COMPLETED"):
+                    raise SystemExit(f"the session ended before it was seen to run: {phase}")
+            times.append(time.perf_counter() - began)
+            await connection.call("POST", path, update("CANCELLED"))
+            while phase not in ("CANCELLED", "FAILED"):
+                phase = (await connection.call("GET", f"{path}?wait=10&phase={phase}"))["phase"]
+    row(f"accept -> RUNNING of a process, {runs} runs: median / max", f"{statistics.median(times):.2f} / {max(times):.2f} s", "<= 1 s")
+
+
+def main() -> None:
+    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} {platform.release()}\n")
+    row("what", "measured", "goal")
+    row("-" * 58, "-" * 26, "-" * 16)
+    nodes = [{"count": 20, "cores": 64, "memory": 256, "storage": 1000}]
+    with tempfile.TemporaryDirectory() as folder:
+        with broker(Path(folder), [{"name": "pool", "type": "fake", "nodes": nodes}]) as (process, where, seconds):
+            row("start-up until the first answer", f"{seconds:.2f} s")
+            time.sleep(1)
+            row("memory at rest", f"{resident(process.pid):.0f} MB", "<= 120 MB")
+            asyncio.run(offers(where, 1, 500))
+            answers = asyncio.run(offers(where, 16, 2000))
+            asyncio.run(accepts(where, answers[:300]))
+            row("memory after 2,500 offersets", f"{resident(process.pid):.0f} MB")
+    with tempfile.TemporaryDirectory() as folder, broker(Path(folder), [{"name": "local", "type": "local"}]) as (_, where, _s):
+        asyncio.run(start(where, Path(folder), 10))
+
+
+if __name__ == "__main__":
+    main()
