@@ -142,6 +142,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
     )
     app.state.config = config

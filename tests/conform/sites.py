@@ -30,9 +30,17 @@ class Site:
     root: Path
     settings: dict[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
+    jobs: list[Job] = field(default_factory=list)
 
     def having(self, **settings: Any) -> "Site":
         return replace(self, settings={**self.settings, **settings})
+
+    async def clean(self) -> None:
+        """Release what a test, perhaps because it failed, did not."""
+        platform = self.platform()
+        for job in self.jobs:
+            await released(platform, job)
+        await platform.close()
 
     def open(self, cls: type[Platform], **settings: Any) -> Platform:
         stager = Stager({}, DataSettings(), Rates(), self.clock)
@@ -59,7 +67,8 @@ class Site:
             folder=self.root / "sessions" / str(uuid),
             secret="a-very-secret-word",
         )
-        return replace(job, **changes)
+        self.jobs.append(job := replace(job, **changes))
+        return job
 
     def endless(self, **changes: Any) -> Job:
         return self.job("sh", "-c", MARK + "echo hello; sleep 1000", **changes)

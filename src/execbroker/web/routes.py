@@ -4,7 +4,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import TypeAdapter
 
 from execbroker.broker import Broker
@@ -185,6 +185,16 @@ async def files(
 async def platforms(broker: Desk, codec: Speak) -> Response:
     """What may be asked here."""
     return reply(codec, {"platforms": broker.platforms(), "kinds": kinds_spoken()})
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """This API, for programs that write clients."""
+    from execbroker.web.openapi import describe
+
+    if not request.app.openapi_schema:
+        request.app.openapi_schema = describe(request.app)
+    return JSONResponse(request.app.openapi_schema)
 
 
 @router.get("/healthz", operation_id="Health")
