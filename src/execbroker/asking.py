@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from execbroker.config import OfferSettings
+from execbroker.kinds.amounts import Gibibytes
 from execbroker.kinds.compute import SimpleComputeCores, SimpleComputeMemory, SimpleComputeResource
 from execbroker.kinds.naming import safe_name
 from execbroker.kinds.storage import SimpleStorageResource, SimpleStorageSize
@@ -57,6 +58,11 @@ def understand(request: ExecutionRequest, defaults: OfferSettings, now: int) -> 
     plan.warnings += [
         warning("unknown-field", path, "The field {path} is not known here and was left out") for path in take_unknown(request)
     ]
+    plan.warnings += [
+        warning("not-checked", name, "The limits in {path} are not checked here: nothing is charged or measured")
+        for name in ("costs", "metrics")
+        if getattr(request, name)
+    ]
     _kinds(plan)
     if plan.reasons:
         return plan
@@ -108,6 +114,7 @@ def _compute(plan: Plan, defaults: OfferSettings) -> None:
     cores, memory = compute.cores or SimpleComputeCores(), compute.memory or SimpleComputeMemory()
     plan.cores = _range(plan, "compute.cores", cores.min, cores.max, defaults.cores)
     plan.memory = _range(plan, "compute.memory", memory.min, memory.max, defaults.memory)
+    _units(plan, "compute.memory", memory)
     compute.cores = SimpleComputeCores(min=plan.cores.min, max=plan.cores.max)
     compute.memory = SimpleComputeMemory(min=plan.memory.min, max=plan.memory.max)
 
@@ -123,6 +130,12 @@ def _range(plan: Plan, path: str, least: int | None, most: int | None, default: 
     low = least if least is not None else min(default, most) if most is not None else default
     high = min(2 * low, most) if most is not None else 2 * low
     return Range(low, high)
+
+
+def _units(plan: Plan, path: str, amount: Gibibytes) -> None:
+    if amount.units:
+        text = "The units {units} in {path} are not known; GiB are"
+        plan.reasons.append(reason("unknown-units", f"{path}.units", text, units=amount.units))
 
 
 def _schedule(plan: Plan, defaults: OfferSettings, now: int) -> None:
@@ -202,6 +215,7 @@ def _resolve(
 def _size(plan: Plan, path: str, storage: SimpleStorageResource, defaults: OfferSettings) -> None:
     size = storage.size or SimpleStorageSize()
     wanted = _range(plan, f"{path}.size", size.min, size.max, defaults.storage)
+    _units(plan, f"{path}.size", size)
     lifetime = int((storage.lifetime if storage.lifetime is not None else defaults.lifetime).total_seconds())
     if lifetime < 0:
         plan.reasons.append(reason("not-positive", f"{path}.lifetime", "The lifetime in {path} is negative"))

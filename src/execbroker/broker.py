@@ -140,10 +140,10 @@ class Broker:
         raise NotFound(f"There is no component {uuid}")
 
     async def offersets(
-        self, owner: str, renderer: Renderer, after: int | None, limit: int, result: str | None = None
+        self, owner: str, renderer: Renderer, phases: Iterable[Phase], after: int | None, limit: int
     ) -> list[OfferSetResponse]:
         """The newest first."""
-        rows = await self._ledger.offersets(owner, after, limit, result)
+        rows = await self._ledger.offersets(owner, phases, after, limit)
         return [renderer.offerset(row, _shown(row, await self._ledger.offers(row.uuid)), _request(row)) for row in rows]
 
     async def sessions(

@@ -157,7 +157,7 @@ class _Session:
             size, until = slot.storages[index]
             values["size"] = SimpleStorageSize(min=storage.size.min if storage.size else None, max=size)
             values["schedule"] = _schedule(slot, LifecycleSchedule, until)
-            if self.row.phase.is_final and self.row.state.started is not None:
+            if self.row.phase.is_final and self.row.state.started is not None and self.row.state.tidied < until:
                 values["location"] = f"{self.base}/sessions/{self.row.uuid}/files/{folders_of(self.request)[storage.name or '']}/"
                 values["expires"] = moment(until)
         return self.component(storage, STORAGES + index, **values)

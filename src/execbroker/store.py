@@ -74,7 +74,7 @@ class Store:
         return real
 
     def entries(self, session: UUID, path: str = "", *, deep: bool = False) -> list[Entry]:
-        """What is in the folder `path`; with `deep`, every file below it. Raises NotFound."""
+        """What is in the folder `path`, hidden names left out; with `deep`, every file below it. Raises NotFound."""
         real = self.find(session, path)
         if real.is_file():
             return [_entry(real, path.strip("/"))]
@@ -84,7 +84,7 @@ class Store:
         names = sorted(SHOWN if not path else (item.name for item in real.iterdir()))
         for name in names:
             item, below = real / name, f"{path}/{name}".lstrip("/")
-            if item.is_symlink() or not item.exists():
+            if name.startswith(".") or item.is_symlink() or not item.exists():
                 continue
             if not (deep and item.is_dir()):
                 yield _entry(item, below)

@@ -258,7 +258,8 @@ class Engine:
         over = [folder for folder, (_, until) in zip(folders, row.slot.storages, strict=True) if until <= now]
         if over:
             await asyncio.to_thread(self._store.remove, row.uuid, *over)
-        await self._again(row, min((until for _, until in row.slot.storages if until > now), default=None))
+        due = min((until for _, until in row.slot.storages if until > now), default=None)
+        await self._again(row, due, state=replace(row.state, tidied=now))
         self._jobs.pop(row.uuid, None)
         return None
 

@@ -1,3 +1,4 @@
+from execbroker.kinds.amounts import Gibibytes
 from execbroker.model.base import Integer, Wire
 from execbroker.model.components import COMPUTES, AbstractComputeResource
 from execbroker.model.registry import published
@@ -8,11 +9,8 @@ class SimpleComputeCores(Wire):
     max: Integer | None = None
 
 
-class SimpleComputeMemory(Wire):
-    """In GiB."""
-
-    min: Integer | None = None
-    max: Integer | None = None
+class SimpleComputeMemory(Gibibytes):
+    pass
 
 
 @COMPUTES.register(published("compute", "simple-compute-resource"))

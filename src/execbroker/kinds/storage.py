@@ -1,14 +1,11 @@
-from execbroker.model.base import Integer, Wire
+from execbroker.kinds.amounts import Gibibytes
 from execbroker.model.components import STORAGES, AbstractStorageResource
 from execbroker.model.registry import published
 from execbroker.model.times import DateTime, Duration
 
 
-class SimpleStorageSize(Wire):
-    """In GiB."""
-
-    min: Integer | None = None
-    max: Integer | None = None
+class SimpleStorageSize(Gibibytes):
+    pass
 
 
 @STORAGES.register(published("storage", "simple-storage-resource"), "persistent-storage", "simple-storage")

@@ -78,13 +78,13 @@ class Ledger:
         rows = await self._rows(select(sessions).where(sessions.c.offerset == str(offerset)).order_by(sessions.c.rank))
         return [read_session(row) for row in rows]
 
-    async def offersets(self, owner: str, after: int | None, limit: int, result: str | None) -> list[OfferSetRow]:
-        """The newest first, `limit` at most, created after `after`, with this result."""
+    async def offersets(self, owner: str, phases: Iterable[Phase], after: int | None, limit: int) -> list[OfferSetRow]:
+        """The newest first, `limit` at most, created after `after`, with an offer in any of `phases`."""
         query = select(offersets).where(offersets.c.owner == owner).order_by(offersets.c.created.desc()).limit(limit)
         if after is not None:
             query = query.where(offersets.c.created > after)
-        if result is not None:
-            query = query.where(offersets.c.result == result)
+        if wanted := [phase.value for phase in phases]:
+            query = query.where(offersets.c.uuid.in_(select(sessions.c.offerset).where(sessions.c.phase.in_(wanted))))
         return [read_offerset(row) for row in await self._rows(query)]
 
     async def sessions(self, owner: str, phases: Iterable[Phase], after: int | None, limit: int) -> list[SessionRow]:

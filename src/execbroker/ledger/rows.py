@@ -23,7 +23,7 @@ class OfferSetRow:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the engine found out about a session."""
+    """What the engine found out about a session; `tidied` is when storage that was over was last deleted."""
 
     connectors: tuple[dict[str, str], ...] = ()
     doing: str = ""
@@ -31,6 +31,7 @@ class State:
     unreachable_since: int | None = None
     ended: int | None = None
     started: int | None = None
+    tidied: int = 0
 
 
 @dataclass(frozen=True, slots=True)

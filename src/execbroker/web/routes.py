@@ -1,5 +1,5 @@
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
@@ -84,12 +84,12 @@ async def offersets(
     draw: Draw,
     who: Owner,
     codec: Speak,
-    result: Annotated[Literal["YES", "NO"] | None, Query(description="Only those answered so.")] = None,
+    phase: Annotated[list[Phase] | None, Query(description="Only those with an offer in any of these phases.")] = None,
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
     """The answers to earlier requests."""
-    found = await broker.offersets(who, draw, _seconds(after), limit, result)
+    found = await broker.offersets(who, draw, phase or (), _seconds(after), limit)
     return reply(codec, {"offersets": [item.model_dump(mode="json", exclude_none=True) for item in found]})
 
 
