@@ -72,6 +72,7 @@ class Books:
         self._expiries: list[tuple[int, UUID]] = []
         self._queue: asyncio.Queue[tuple[Operation[Any], asyncio.Future[Any]]] = asyncio.Queue(QUEUE)
         self._undo: list[Callable[[], None]] = []
+        self._known_from = 0
         self._worker: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -180,7 +181,7 @@ class Books:
             assert row.outcome is not None
             assert row.slot is not None
             slot = ended(row.slot, now, used=row.state.started is not None)
-            due = min((until for size, until in slot.storages if size and until > now), default=None)
+            due = min((until for _, until in slot.storages), default=None)
             if not await transaction.move(row, row.outcome, now, said, row.lease, slot=slot, due=due, **values):
                 return False
             await self._release(transaction, row.uuid)
@@ -188,6 +189,14 @@ class Books:
             return True
 
         return await self._do(operation)
+
+    async def let_go(self, uuid: UUID) -> None:
+        """Forget what an ended session held, once its storage is deleted."""
+
+        async def operation(transaction: Transaction, _: int) -> None:
+            await self._release(transaction, uuid)
+
+        await self._do(operation)
 
     async def expire(self) -> None:
         """Let the offers go whose time is over, as every other operation does first."""
@@ -221,7 +230,7 @@ class Books:
 
     async def _commit(self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]]) -> None:
         now = self._now()
-        self.timeline.forget(now - PAST)
+        self._forget_the_past(now)
         answers: list[Any] = []
         try:
             async with self._ledger.write() as transaction:
@@ -243,6 +252,14 @@ class Books:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+    def _forget_the_past(self, now: int) -> None:
+        """Where the clock has gone back further than was kept, what was forgotten is to come again: take everything anew."""
+        if now < self._known_from:
+            self.timeline.rebuild(piece for pieces in self._held.values() for piece in pieces)
+            self._known_from = 0
+        self._known_from = max(self._known_from, now - PAST)
+        self.timeline.forget(self._known_from)
 
     def _hold(self, transaction: Transaction, holder: UUID, pieces: list[Booking]) -> None:
         """Book in memory and in the transaction; undone where it is not committed."""
@@ -273,7 +290,11 @@ class Books:
     def _expect(self, expires: int, offerset: UUID) -> None:
         entry = (expires, offerset)
         heapq.heappush(self._expiries, entry)
-        self._undo.append(partial(self._expiries.remove, entry))
+        self._undo.append(partial(self._expect_no_more, entry))
+
+    def _expect_no_more(self, entry: tuple[int, UUID]) -> None:
+        self._expiries.remove(entry)
+        heapq.heapify(self._expiries)
 
     async def _expire(self, transaction: Transaction, now: int) -> None:
         due: list[UUID] = []
@@ -322,7 +343,7 @@ async def _find(transaction: Transaction, uuid: UUID, choice: Phase) -> SessionR
     if choice not in allowed:
         names = " or ".join(allowed) or "nothing any more"
         raise IllegalMove(
-            f"The session is {row.phase}; what can be asked for now: {names}", phase=row.phase.value, allowed=list(allowed)
+            f"The session is {row.phase}; what can be asked for now: {names}", phase=row.phase.value, allowed=[*map(str, allowed)]
         )
     return row
 
@@ -376,7 +397,7 @@ def new_uuid() -> UUID:
 def ended(slot: Slot, now: int, *, used: bool) -> Slot:
     """What a session that is over holds still: its storage, for its lifetime from now, if it was ever used."""
     storages = tuple((size, now + until - slot.done if used else now) for size, until in slot.storages)
-    return replace(slot, done=now, storages=storages)
+    return replace(slot, prepare=min(slot.prepare, now), done=now, storages=storages)
 
 
 def clip(pieces: list[Booking], now: int) -> list[Booking]:

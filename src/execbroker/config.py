@@ -4,20 +4,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from execbroker.errors import StartupError
 from execbroker.model.times import Duration
+from execbroker.places import data_folder
 from execbroker.platforms.base import Platform, PlatformSettings
 from execbroker.staging.base import DataSettings
-
-
-def data_folder() -> Path:
-    """Where the broker keeps everything, unless told otherwise."""
-    return platformdirs.user_data_path("execbroker")
 
 
 class Section(BaseModel):

@@ -200,8 +200,8 @@ def test_it_ends_when_its_time_is_over(site: Site) -> None:
 
 @pytest.mark.parametrize("name", SITES)
 def test_a_broker_that_dies_within_start_starts_it_once(name: str, tmp_path: Path) -> None:
-    """From before the first line of `start` to after its last, a death at every other millisecond or so."""
-    deaths = [round(0.0025 * step, 4) for step in range(28)]
+    """From before the first line of `start` to after its last, a death at every fourth millisecond or so."""
+    deaths = [round(0.0035 * step, 4) for step in range(20)]
     uuids = [uuid4() for _ in deaths]
     words = [f"{uuid}={death}" for uuid, death in zip(uuids, deaths, strict=True)]
     subprocess.run([sys.executable, str(DIES), name, str(tmp_path), *words], check=True, timeout=60)

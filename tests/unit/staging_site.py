@@ -40,6 +40,8 @@ class Page:
     if_range: bool = True
     chunked: bool = False
     pause_at: int | None = None
+    pace: float = 0
+    """Seconds before each 256 KiB."""
     together: threading.Barrier | None = None
     go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -119,7 +121,9 @@ class Handler(BaseHTTPRequestHandler):
             self.write(page, body[: page.pause_at - start])
             page.go_on.wait(30)
             body, end = body[page.pause_at - start :], end - page.pause_at + start
-        self.write(page, body[:end])
+        for at in range(0, end, 1 << 18):
+            page.go_on.wait(page.pace)
+            self.write(page, body[at : min(at + (1 << 18), end)])
         if page.chunked and end == len(body):
             self.wfile.write(b"0\r\n\r\n")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from staging_site import DATA, Page, Site, running, stager
 
@@ -161,6 +161,7 @@ def test_probes_are_made_in_parallel(site: Site) -> None:
     assert len(site.asked) == 8
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.001, 1e4), st.floats(1, 1e12)), min_size=1, max_size=60))
 def test_rates_are_medians_of_the_last_twenty(notes: list[tuple[float, float]]) -> None:
     kept: list[tuple[str, float, float]] = []

@@ -98,6 +98,11 @@ def test_a_file_that_shrank_starts_again(tmp_path: Path, site: Site) -> None:
     assert fetch(tmp_path, site, Page(drops=[1_500_000], then=page)) == OTHER[:1000]
 
 
+def test_a_file_that_grew_is_not_joined_to_what_it_was(tmp_path: Path, site: Site) -> None:
+    """By its size alone: the server keeps the ETag."""
+    assert fetch(tmp_path, site, Page(drops=[1_500_000], then=Page(OTHER * 2))) == OTHER * 2
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 408, 425, 202])
 def test_what_may_pass_is_tried_again(tmp_path: Path, site: Site, status: int) -> None:
     assert fetch(tmp_path, site, Page(answers=[(status, {}), (status, {})])) == DATA
@@ -149,6 +154,10 @@ def test_a_server_that_lies_about_the_length_is_given_up(tmp_path: Path, site: S
 def test_a_server_that_stalls_is_given_up(tmp_path: Path, site: Site) -> None:
     with pytest.raises(PlatformFailure, match=r"less than 64 KiB came within 0\.2 s; tried 2 times"):
         fetch(tmp_path, site, Page(pause_at=1000), Patience(tries=2, first_wait=0.01, stall=0.2))
+
+
+def test_a_slow_server_is_borne_while_something_comes(tmp_path: Path, site: Site) -> None:
+    assert fetch(tmp_path, site, Page(pace=0.1), Patience(tries=1, stall=0.5)) == DATA
 
 
 CHECKSUMS = [

@@ -6,17 +6,23 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from staging_site import DATA, Page, Site, bring, job, running, stager, until
+from staging_site import DATA, HASTY, Page, Site, bring, job, running, stager, until
 
 from execbroker.errors import PlatformFailure
+from execbroker.model.messages import MessageItem
+from execbroker.model.times import Clock
 from execbroker.model.waist import Job, Mount, Progress, Source
+from execbroker.staging.base import DataSettings, Fetcher, Found, Interrupted, Stream
+from execbroker.staging.disk import on_disk
 from execbroker.staging.rates import Rates
+from execbroker.staging.stager import Stager
 
 
 @pytest.fixture
@@ -212,6 +218,72 @@ def open_files() -> list[Path]:
         except FileNotFoundError:
             continue
     return found
+
+
+def test_what_a_thread_is_writing_is_waited_for() -> None:
+    async def main() -> list[str]:
+        started, go_on, done = threading.Event(), threading.Event(), list[str]()
+
+        def work() -> None:
+            started.set()
+            go_on.wait(20)
+            done.append("written")
+
+        writing = asyncio.create_task(on_disk(work))
+        await until(started.is_set)
+        writing.cancel()
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        return list(done)
+
+    assert asyncio.run(main()) == ["written"]
+
+
+class Careless(Fetcher):
+    """A stranger's fetcher, which goes on wherever it is asked to, whatever is there now."""
+
+    schemes = ("careless",)
+    body, version, skipped = DATA, "one", 0
+    opened: list[int]
+
+    def reasons_against(self, url: str, path: str) -> list[MessageItem]:
+        return []
+
+    async def probe(self, url: str) -> Found:
+        return Found(len(self.body))
+
+    @asynccontextmanager
+    async def open(self, url: str, offset: int = 0, version: str | None = None) -> AsyncIterator[Stream]:
+        self.opened.append(offset)
+        start = offset and offset + self.skipped
+        yield Stream(start, len(self.body), self.version, self.chunks(start))
+
+    async def chunks(self, start: int) -> AsyncGenerator[bytes, None]:
+        yield self.body[start : start + 1_000_000]
+        if len(self.opened) == 1:
+            self.body, self.version, self.skipped = self.later
+            raise Interrupted("cut")
+        yield self.body[start + 1_000_000 :]
+
+    def __init__(self, later: tuple[bytes, str, int]) -> None:
+        super().__init__(DataSettings())
+        self.opened, self.later = [], later
+
+
+@pytest.mark.parametrize("later", [(DATA[::-1], "two", 0), (DATA, "one", 7)], ids=["another version", "another offset"])
+def test_what_does_not_go_on_where_it_stopped_is_fetched_anew(tmp_path: Path, later: tuple[bytes, str, int]) -> None:
+    fetcher = Careless(later)
+
+    async def main() -> Path:
+        made = Stager({"careless": fetcher}, fetcher.settings, Rates(), Clock(), HASTY)
+        asked = job(tmp_path, Source("careless:x", "data"))
+        await bring(made, asked)
+        await made.close()
+        return asked.folder / "data"
+
+    assert asyncio.run(main()).read_bytes() == later[0]
+    assert fetcher.opened == [0, 1_000_000, 0]
 
 
 def test_whoever_waits_for_a_forgotten_job_is_told(tmp_path: Path, site: Site) -> None:

@@ -1,0 +1,7 @@
+"""The Python client: `AsyncClient`, and `Client`, the same without `await`."""
+
+from execbroker.client.core import AsyncClient, File
+from execbroker.client.problems import ClientError, NoAnswer
+from execbroker.client.sync import Client
+
+__all__ = ["AsyncClient", "Client", "ClientError", "File", "NoAnswer"]

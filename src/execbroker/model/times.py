@@ -111,7 +111,9 @@ class Interval:
         return cls(start, end, zoned and also_zoned)
 
     def __str__(self) -> str:
-        return f"{format_instant(self.start)}/{format_duration(self.end - self.start)}"
+        backwards = self.end < self.start  # v1.0 has no negative durations in intervals
+        end = format_instant(self.end) if backwards else format_duration(self.end - self.start)
+        return f"{format_instant(self.start)}/{end}"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

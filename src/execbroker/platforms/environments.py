@@ -95,8 +95,8 @@ class Environments:
             if task.cancelled():
                 raise PlatformFailure("the installation was called off")
             task.result()
-        names = ", ".join(wanted.requirements)
-        return Progress(done=task.done(), doing="" if task.done() else f"installing {names}")
+        doing = f"installing {', '.join(wanted.requirements)}" if wanted.requirements else "making the environment"
+        return Progress(done=task.done(), doing="" if task.done() else doing)
 
     async def forget(self, uuid: UUID) -> None:
         """This job wants nothing any more: an installation that nobody else waits for is stopped."""
@@ -184,14 +184,13 @@ class Installer:
 
     async def run(self, *command: str) -> None:
         """Raises PlatformFailure with the last that it said, where it fails."""
-        self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        variables = installer_environment(os.environ)
+        variables = {"PIP_CACHE_DIR": str(self.cache), **installer_environment(os.environ)}
+        await on_disk(os.makedirs, variables["PIP_CACHE_DIR"], 0o700, exist_ok=True)
+        own = {"PATH": os.defpath, "HOME": str(Path.home()), "TMPDIR": self._tmpdir(), "LC_ALL": "C.UTF-8"}
         process = await asyncio.create_subprocess_exec(
             *self._boxed(variables),
             *command,
-            env={"PATH": os.defpath, "HOME": str(Path.home()), "TMPDIR": self._tmpdir(), "PIP_CACHE_DIR": str(self.cache)}
-            | {"LC_ALL": "C.UTF-8"}
-            | variables,
+            env=own | variables,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -217,5 +216,4 @@ class Installer:
             return []
         named = (word for value in variables.values() for word in value.split() if word.startswith("/"))
         settings = (str(path) for text in _PIP_SETTINGS if (path := Path(text).expanduser()).exists())
-        cache = Path(variables.get("PIP_CACHE_DIR", self.cache))
-        return self.sandbox.workshop([self.folder, self.cache, cache], self.tmp, [*named, *settings])
+        return self.sandbox.workshop([self.folder, Path(variables["PIP_CACHE_DIR"])], self.tmp, [*named, *settings])

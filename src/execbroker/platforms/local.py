@@ -3,26 +3,25 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import Field
-
-from execbroker.errors import PlatformFailure, StartupError, Unreachable
+from execbroker.errors import PlatformFailure, Unreachable
 from execbroker.model.messages import MessageItem, reason, warning
 from execbroker.model.waist import Capacity, Job, Launch, Mount, Node, Progress, Source, Status
 from execbroker.platforms import mounts as mounting
 from execbroker.platforms import runs
 from execbroker.platforms.base import Context, Platform, PlatformSettings, declared
-from execbroker.platforms.confine import GIB, Confinement, find_confinement, memory_ceiling
+from execbroker.platforms.confine import GIB, Confinement, memory_ceiling
 from execbroker.platforms.connectors import Connectors
 from execbroker.platforms.environments import RATE, Environment, Environments, normalised
 from execbroker.platforms.machine import this_machine
-from execbroker.platforms.sandbox import HOME, Bubblewrap, find_bubblewrap
+from execbroker.platforms.means import LocalSettings, Means, find_means
+from execbroker.platforms.sandbox import HOME
 from execbroker.platforms.supervisor.folder import is_locked, last_line, take_lock, write_whole
 from execbroker.platforms.supervisor.processes import MARKER, boottime, kill_all, signal_exactly
 from execbroker.staging.base import Estimate
@@ -34,33 +33,6 @@ START_PATIENCE = 10
 
 _SUPERVISOR = Path(__file__).parent / "supervisor"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
-
-
-class LocalSettings(PlatformSettings):
-    isolation: Literal["auto", "bubblewrap", "none"] = Field(
-        "auto", description="Whether sessions run in bubblewrap: where it works (auto), always (bubblewrap) or never (none)."
-    )
-    memory_reserve: int | None = Field(None, ge=0, description="Memory never offered, in GiB; a tenth, at least 1, if left out.")
-    storage_reserve: int | None = Field(
-        None, ge=0, description="Free disk never offered, in GiB; a twentieth of the disk, at least 1, if left out."
-    )
-    output_limit: int = Field(10 * 2**20, ge=0, description="How much of stdout, and of stderr, is kept, in bytes.")
-    environments: Path | None = Field(None, description="Where Python environments are kept; in the broker's data if left out.")
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What this machine has to keep sessions apart and within their limits."""
-
-    sandbox: Bubblewrap | None
-    no_sandbox: str | None
-    confinement: Confinement
-
-    def notes(self) -> tuple[str, ...]:
-        apart = "Isolation: bubblewrap hides the broker's data and other sessions, and gives absolute mounts."
-        if not self.sandbox:
-            apart = f"Isolation: none, because {self.no_sandbox}; sessions can read, and write, what the broker can."
-        return (*self.confinement.notes(), apart)
 
 
 class Local(Platform):
@@ -95,7 +67,6 @@ class Local(Platform):
     def _nodes(self, means: Means) -> tuple[Node, ...]:
         if self.settings.nodes:
             return tuple(Node(name, size.cores, size.memory, size.storage) for name, size in declared(self.settings))
-        self.context.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         reserves = (self.settings.memory_reserve, self.settings.storage_reserve)
         return (this_machine(f"{self.name}-1", self.context.folder, memory_ceiling(means.confinement), *reserves),)
 
@@ -106,13 +77,7 @@ class Local(Platform):
             return self._means
 
     def _look(self) -> Means:
-        sandbox, why = None, "the setting isolation is none"
-        if self.settings.isolation != "none":
-            hidden = (*self.context.hidden, self.context.folder)
-            sandbox, why = find_bubblewrap(self.context.folder / "trial", hidden)
-        if self.settings.isolation == "bubblewrap" and not sandbox:
-            raise StartupError(f"platform {self.name}: isolation is to be by bubblewrap, but {why}")
-        self._means = found = Means(sandbox, None if sandbox else why, find_confinement())
+        self._means = found = find_means(self.settings, self.context)
         return found
 
     def reasons_against(self, launch: Launch, mounts: Iterable[Mount]) -> list[MessageItem]:
@@ -140,9 +105,9 @@ class Local(Platform):
     async def start(self, job: Job) -> None:
         means = await self._find_means()
         run = job.folder / "run"
-        until = self.context.clock.monotonic() + START_PATIENCE
+        until = time.monotonic() + START_PATIENCE
         while not await asyncio.to_thread((run / "started").exists):
-            if self.context.clock.monotonic() > until:
+            if time.monotonic() > until:
                 raise Unreachable(f"the supervisor of {job.uuid} has not said within {START_PATIENCE} s that it started")
             if await asyncio.to_thread(is_locked, run):
                 await asyncio.sleep(0.02)
@@ -267,7 +232,7 @@ class Local(Platform):
     def _stop(self, job: Job) -> None:
         """Ask the supervisor to stop, and end it where it does not even see to that."""
         started = runs.read(job.folder / "run" / "started")
-        now = self.context.clock.monotonic()
+        now = time.monotonic()
         if started and job.uuid not in self._asked:
             self._asked[job.uuid] = now
             signal_exactly(started, SIGTERM)

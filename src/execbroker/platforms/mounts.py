@@ -25,7 +25,7 @@ def reasons_against_mounts(mounts: Iterable[Mount], no_sandbox: str | None) -> l
     """Why these cannot be mounted; `no_sandbox` says why there is none, where there is none."""
     mounts = list(mounts)
     against = [found for mount in mounts if (found := _against(mount, no_sandbox))]
-    places = [PurePosixPath(target(mount)) for mount in mounts]
+    places = [PurePosixPath(path) for mount in mounts if (path := target(mount)) != "."]
     for place in places:
         if any(other in place.parents for other in places):
             template = "the mount at {mount} lies within another one; give it a place of its own"
@@ -60,6 +60,8 @@ def place(job: Job, boxed: bool) -> list[tuple[Path, str, bool]]:
         source, path = job.folder / mount.source, target(mount)
         if not source.exists():
             os.close(open_folder(job.folder, *PurePosixPath(mount.source).parts))
+        if source.resolve() != job.folder.resolve() / mount.source:
+            raise PlatformFailure(f"{mount.source} cannot be mounted: a link leads out of it")
         if not path.startswith("/"):
             _make(job.folder / "home", PurePosixPath(path), source, boxed)
         bound.append((source, path, mount.readonly))

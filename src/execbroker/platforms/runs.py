@@ -41,12 +41,11 @@ def _lost(run: Path, started: dict[str, Any]) -> str:
 
 
 def read(file: Path) -> Any:
-    """The JSON in a file; None where it is not there, or blank."""
+    """The JSON in a file; None where it is not there, blank, or (after a loss of power) torn."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    return json.loads(text) if text.strip() else None
 
 
 def read_from(file: Path, offset: int, size: int) -> bytes:

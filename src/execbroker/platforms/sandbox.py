@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 HOME = "/home/session"
@@ -75,12 +76,11 @@ class Bubblewrap:
         namespaces = (*(("--unshare-user", "--uid", "1000", "--gid", "1000") if self.user else ()), *_NAMESPACES)
         words = [self.program, *namespaces, *_CAREFUL, *_system(), "--dev", "/dev", "--bind", str(tmp), "/tmp"]  # noqa: S108
         words += ["--symlink", "/tmp", "/var/tmp", "--dir", "/run"]  # noqa: S108 -- the session's own
-        bound = [Path("/usr"), *python_folders()]
         for folder in python_folders():
             words += ["--ro-bind", str(folder), str(folder)]
-        for secret in (each.resolve() for each in self.hidden):
-            if any(secret.is_relative_to(folder.resolve()) for folder in bound) and secret.is_dir():
-                words += ["--tmpfs", str(secret)]
+        for folder, secret in product((Path("/usr"), *python_folders()), self.hidden):
+            if secret.is_dir() and secret.resolve().is_relative_to(folder.resolve()):
+                words += ["--tmpfs", str(folder / secret.resolve().relative_to(folder.resolve()))]
         return words
 
     def _users(self, run: Path) -> list[str]:
@@ -135,7 +135,9 @@ def _try(found: Bubblewrap, trial: Path) -> str:
 
 
 def installer_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Of the broker's own variables those that say how to reach the package index."""
+    """Of the broker's own variables those that say how to reach the package index, not those that say where to install."""
+    elsewhere = {f"PIP_{name}" for name in ("USER", "TARGET", "PREFIX", "ROOT", "PYTHON", "REQUIRE_VIRTUALENV", "LOG")}
     names = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
     names |= {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
-    return {name: value for name, value in variables.items() if name.upper() in names or name.startswith("PIP_")}
+    useful = (name for name in variables if name.upper() in names or name.startswith("PIP_"))
+    return {name: variables[name] for name in useful if name not in elsewhere}

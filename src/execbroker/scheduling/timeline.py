@@ -49,6 +49,11 @@ class Timeline:
         for place, start, end, amounts in bookings:
             self.profiles[place].give(start, end, amounts)
 
+    def rebuild(self, bookings: Iterable[Booking]) -> None:
+        """Begin again with these bookings and no others."""
+        self.profiles = {place: Profile(profile.capacity) for place, profile in self.profiles.items()}
+        self.take(bookings)
+
     def forget(self, before: int) -> None:
         for profile in self.profiles.values():
             profile.forget(before)

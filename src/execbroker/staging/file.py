@@ -83,7 +83,6 @@ class FileFetcher(Fetcher):
     def _open_below(self, real: Path) -> FileIO:
         # O_PATH touches nothing, not even a device or a fifo; what is then opened is exactly what was checked,
         # whoever exchanges folders for links meanwhile.
-        self._check_below(real)
         handle = os.open(real, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             here = Path(f"/proc/self/fd/{handle}")

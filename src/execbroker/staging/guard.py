@@ -71,8 +71,8 @@ def read_url(url: str) -> Url:
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:
-    if any(unicodedata.category(letter) == "Cc" for letter in url):
-        raise Forbidden("it has control characters in it")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in url):
+        raise Forbidden("it has characters in it that no URL can have")
     try:
         parts = urlsplit(url)
         return parts, parts.port

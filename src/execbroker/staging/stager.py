@@ -1,5 +1,6 @@
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -203,9 +204,8 @@ def _check_paths(paths: list[str]) -> None:
             disk.check_relative(path)
         except ValueError as error:
             raise PlatformFailure(str(error)) from error
-    plain = [os.path.normpath(path) for path in paths]
-    for path in plain:
-        if plain.count(path) > 1:
+    for path, count in Counter(map(os.path.normpath, paths)).items():
+        if count > 1:
             raise PlatformFailure(f"two files are to be staged to {path}; give one of them another name or place")
 
 

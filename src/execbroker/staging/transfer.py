@@ -141,11 +141,12 @@ class Transfer:
     def _begin(self) -> Record:
         """What is here already and can be gone on with."""
         os.close(disk.open_folder(self._root, "staging"))
-        record, size = self._load(), self._part.stat().st_size if self._part.exists() else -1
-        if size < 0 or (record.total is not None and size > record.total):
-            record, size = Record(self.source.url), 0
-        self.received, self._resumed = size, size > 0
-        return record
+        if not self._part.exists():
+            self.received = 0
+            return Record(self.source.url)
+        self.received = self._part.stat().st_size
+        self._resumed = self.received > 0
+        return self._load()
 
     async def _fetch(self, fetcher: Fetcher, rates: Rates, stall: float, record: Record) -> None:
         began = time.monotonic()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .folder import STATUS_SIZE, last_line, reserve_status, take_lock, write_whole
-from .means import Output, free_ports, is_taken, oom_kills, take_cpus
 from .processes import MARKER, boottime, children, identity, kill_all
+from .resources import Output, free_ports, is_taken, oom_kills, take_cpus
 
 PORT_TRIES = 5
 PORT_PATIENCE = 60  # seconds within which a program that cannot have its port gives up
@@ -255,4 +255,5 @@ def main(folder: str) -> None:
         os.read(ready, 1)
         os._exit(0)
     os.close(ready)
+    os.setsid()
     serve(Path(folder, "run"), told)

@@ -3,7 +3,10 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
+
+SLOWNESS = 0.001  # seconds for each piece thrown away, so that a flood does not cost a processor that nobody booked
 
 
 class Output:
@@ -22,6 +25,8 @@ class Output:
             self.full = True
         self.left -= written
         self.dropped += len(data) - written
+        if self.dropped:
+            time.sleep(SLOWNESS)
 
     def warnings(self) -> list[str]:
         if not self.dropped:

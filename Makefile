@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
+
+.PHONY: demo test lint bench docs clean
+
+demo: $(VENV)/.installed  ## see it work
+	@$(BIN)/execbroker demo
+
+test: $(VENV)/.installed-dev  ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.installed  ## measure it
+	@$(BIN)/python benchmarks/bench.py
+
+docs: $(VENV)/.installed-dev  ## check the docs against the code
+	@$(BIN)/python -m pytest tests/docs
+
+clean:  ## start again from nothing
+	@rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or newer is needed; name it by "make PYTHON=/path/to/python3.11"' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$$($(PYTHON) --version) cannot make virtual environments here: on Debian and Ubuntu install the package" \
+		"python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing execbroker into $(VENV) ...'
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo 'Installing what the tests need ...'
+	@$(PIP) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,23 @@
+"""The command line: a visitor of the API, but for `serve` and `demo`, which bring a broker of their own."""
+
+import typer
+
+from execbroker.cli import brokers, offers, sessions
+
+EXIT_CODES = """Exit codes: 0 done · 1 the answer is NO, or the session that was followed did not complete · 2 wrong usage or
+configuration · 3 the broker cannot be reached · 4 the broker refused · 130 interrupted"""
+
+app = typer.Typer(
+    name="execbroker",
+    help="An IVOA ExecutionBroker: where, how and when can I run this?",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for part in (offers, sessions, brokers):
+    part.add_to(app)
+
+
+def main() -> None:
+    app()

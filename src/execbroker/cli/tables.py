@@ -1,0 +1,123 @@
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from execbroker.model.components import AbstractComponent
+from execbroker.model.messages import MessageItem
+from execbroker.model.sessions import ScheduledExecutionSession
+
+_GAP = 2
+_UNLIMITED = 100_000
+_COLOURS = {
+    "OFFERED": "cyan",
+    "REJECTED": "dim",
+    "EXPIRED": "dim",
+    "RUNNING": "bold green",
+    "COMPLETED": "green",
+    "FAILED": "bold red",
+    "CANCELLED": "yellow",
+}
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+_LEVELS = {"ERROR": "red", "WARN": "yellow"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that never wraps for a pipe, and takes nothing of what a broker says for markup."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _UNLIMITED
+    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def print_table(out: Console, header: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> None:
+    """Columns as wide as they need to be; where the terminal is too narrow for the last one, it gets lines of its own.
+
+    Nothing is ever cut off or wrapped: uuids and paths belong in the last column.
+    """
+    lines = [[Text(name, style="dim") for name in header], *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(cell_len(line[column].plain) for line in lines) for column in range(len(header))]
+    fits = sum(widths) + _GAP * len(widths) <= out.width
+    for number, line in enumerate(lines):
+        shown = Text()
+        for cell, width in zip(line[:-1], widths, strict=False):
+            shown.append_text(cell).append(" " * (width - cell_len(cell.plain) + _GAP))
+        if fits:
+            out.print(shown.append_text(line[-1]))
+        else:
+            shown.rstrip()
+            out.print(shown)
+            if number:
+                out.print(Text(" " * _GAP).append_text(line[-1]))
+
+
+def _text(cell: Text | str) -> Text:
+    return cell.copy() if isinstance(cell, Text) else Text(cell)
+
+
+def messages_of(thing: AbstractComponent) -> list[MessageItem]:
+    return (thing.meta and thing.meta.messages) or []
+
+
+def phase_text(phase: object) -> Text:
+    return Text(str(phase or "?"), style=_COLOURS.get(str(phase), ""))
+
+
+def print_messages(out: Console, messages: Iterable[MessageItem], *, times: bool = False) -> None:
+    """What the broker has to say, each message on a line of its own, worries and errors marked."""
+    for item in messages:
+        line = Text(f"{clock_time(item.time)}  " if times and item.time else "  ")
+        if item.level in _LEVELS:
+            line.append(f"{item.level} ", style=_LEVELS[item.level])
+        out.print(line.append(item.message or item.template or item.kind or ""))
+
+
+def clock_time(moment: datetime, now: datetime | None = None) -> str:
+    """In the local zone: the time, with the day where that is not today."""
+    here = moment.astimezone()
+    today = (now or datetime.now(UTC)).astimezone().date()
+    return f"{here:%H:%M:%S}" if here.date() == today else f"{here:%a %d %b %Y %H:%M:%S}"
+
+
+def zone_name() -> str:
+    return datetime.now(UTC).astimezone().tzname() or "local time"
+
+
+def when(moment: datetime, now: datetime | None = None) -> str:
+    """A time, and how far away it is: `14:05:00, in 20 min`."""
+    now = now or datetime.now(UTC)
+    away = moment - now
+    relative = (
+        "now" if abs(away) < timedelta(seconds=1) else f"in {_about(away)}" if away > timedelta(0) else f"{_about(-away)} ago"
+    )
+    return f"{clock_time(moment, now)}, {relative}"
+
+
+def _about(span: timedelta) -> str:
+    seconds = span.total_seconds()
+    name, unit = next(((name, unit) for name, unit in _UNITS if seconds >= 0.95 * unit), _UNITS[-1])
+    return f"{round(seconds / unit)} {name}"
+
+
+def length(span: timedelta) -> str:
+    """For people: `4 h`, `1 h 30 min`, `45 s`."""
+    left, found = round(span.total_seconds()), []
+    for name, unit in _UNITS:
+        amount, left = divmod(left, unit)
+        if amount:
+            found.append(f"{amount} {name}")
+    return " ".join(found) or "0 s"
+
+
+def start_of(session: ScheduledExecutionSession) -> datetime | None:
+    """When it is promised to start."""
+    available = session.schedule and session.schedule.available
+    return available.start.start if available and available.start else None
+
+
+def duration_of(session: ScheduledExecutionSession) -> timedelta | None:
+    available = session.schedule and session.schedule.available
+    return available.duration if available else None

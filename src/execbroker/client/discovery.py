@@ -1,0 +1,66 @@
+import json
+import os
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from execbroker.client.problems import NoAnswer
+from execbroker.places import data_folder
+
+ADDRESS = "server.json"
+TOKEN = "token"  # noqa: S105 -- the name of a file
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a broker is and what opens its door."""
+
+    url: str
+    token: str | None
+
+    @property
+    def is_here(self) -> bool:
+        return is_here(self.url)
+
+
+def find_broker(url: str | None = None, token: str | None = None, folder: Path | None = None) -> Place:
+    """What the arguments say, else EXECBROKER_URL and EXECBROKER_TOKEN, else the broker of the data folder.
+
+    The folder is the argument, else EXECBROKER_FOLDER, else the usual one; its token goes to this machine alone.
+    Raises NoAnswer where that leads nowhere, and ValueError for a `url` that is none.
+    """
+    folder = folder or Path(os.environ.get("EXECBROKER_FOLDER") or data_folder())
+    url = (url or os.environ.get("EXECBROKER_URL") or _listening(folder)).rstrip("/")
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ValueError(f"{url!r} is not the address of a broker, such as http://127.0.0.1:8080")
+    token = token or os.environ.get("EXECBROKER_TOKEN") or None
+    return Place(url, token or (_token(folder) if is_here(url) else None))
+
+
+def is_here(url: str) -> bool:
+    """Whether this address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listening(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / ADDRESS).read_text())["url"])
+    except FileNotFoundError:
+        raise NoAnswer(
+            f"No broker is running with the data folder {folder}: start one with `execbroker serve`, or name another by "
+            "--url, --data, EXECBROKER_URL or EXECBROKER_FOLDER"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NoAnswer(f"{folder / ADDRESS} does not say where the broker is: {error}") from None
+
+
+def _token(folder: Path) -> str | None:
+    try:
+        return (folder / TOKEN).read_text().strip() or None
+    except OSError:
+        return None

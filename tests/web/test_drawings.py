@@ -1,0 +1,101 @@
+"""The drawings of the August 2024 talk, in v1.0 YAML: what is offered where, and what becomes free when."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokersite import ManualClock, Site, start_of
+
+NOTEBOOK = "executable: {kind: jupyter-notebook, location: 'https://example.org/a.ipynb'}\n"
+FOUR_CORES = NOTEBOOK + "compute: {kind: simple-compute-resource, cores: {min: 4, max: 4}, memory: {min: 8, max: 8}}\n"
+HALF_HOUR = 1800
+
+
+async def ask(site: Site, text: str) -> dict[str, Any]:
+    answer = await site.client.post("/requests", content=text, headers={"content-type": "application/yaml"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def starts(answer: dict[str, Any], clock: ManualClock) -> list[int]:
+    """When each offer starts, in seconds from now."""
+    return [start_of(offer) - clock.seconds for offer in answer["offers"]]
+
+
+def test_on_an_idle_platform_offers_follow_one_another(site: Site, clock: ManualClock) -> None:
+    async def story() -> None:
+        async with site:
+            answer = await ask(site, NOTEBOOK)
+            assert starts(answer, clock) == [0, HALF_HOUR, 2 * HALF_HOUR, 3 * HALF_HOUR]
+            compute = answer["offers"][0]["compute"]
+            assert (compute["cores"], compute["memory"]) == ({"min": 2, "max": 4}, {"min": 2, "max": 4})
+
+    asyncio.run(story())
+
+
+def test_they_fit_around_a_block_that_is_booked(site: Site, clock: ManualClock) -> None:
+    async def story() -> None:
+        async with site:
+            block = f"schedule: {{requested: {{start: '{clock.at(HALF_HOUR)}/PT0S', duration: PT1H}}}}\n"
+            await site.accept((await ask(site, FOUR_CORES + block))["offers"][0])
+            assert starts(await ask(site, FOUR_CORES), clock) == [0, 3 * HALF_HOUR, 4 * HALF_HOUR, 5 * HALF_HOUR]
+
+    asyncio.run(story())
+
+
+def test_a_second_request_is_pushed_behind_the_first_and_expiry_frees_the_time(site: Site, clock: ManualClock) -> None:
+    async def story() -> None:
+        async with site:
+            await ask(site, FOUR_CORES)
+            assert starts(await ask(site, FOUR_CORES), clock)[0] == 4 * HALF_HOUR
+            clock.advance(301)
+            assert starts(await ask(site, FOUR_CORES), clock)[0] == 0
+
+    asyncio.run(story())
+
+
+def test_accepting_one_frees_the_others(site: Site, clock: ManualClock) -> None:
+    async def story() -> None:
+        async with site:
+            await site.accept((await ask(site, FOUR_CORES))["offers"][1])
+            assert starts(await ask(site, FOUR_CORES), clock) == [0, 2 * HALF_HOUR, 3 * HALF_HOUR, 4 * HALF_HOUR]
+
+    asyncio.run(story())
+
+
+def test_twice_is_offered_only_where_twice_is_free(tmp_path: Path, clock: ManualClock) -> None:
+    async def story() -> None:
+        async with Site(tmp_path, clock) as site:
+            block = f"schedule: {{requested: {{start: '{clock.at(0)}/PT0S', duration: PT1H}}}}\n"
+            await site.accept((await ask(site, NOTEBOOK + block))["offers"][0])
+            two = NOTEBOOK + "compute: {kind: simple-compute-resource, cores: {min: 1}, memory: {min: 4}}\n"
+            sizes = [offer["compute"]["cores"]["max"] for offer in (await ask(site, two))["offers"]]
+            assert sizes == [2, 2, 2, 2]
+            three = NOTEBOOK + "compute: {kind: simple-compute-resource, cores: {min: 3}, memory: {min: 4}}\n"
+            answer = await ask(site, three)
+            assert starts(answer, clock)[0] == 2 * HALF_HOUR
+            assert {offer["compute"]["cores"]["max"] for offer in answer["offers"]} == {4}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("path", ["my-data", "/my-data"])
+def test_data_is_mounted_where_it_was_asked(path: str, site: Site) -> None:
+    async def story() -> None:
+        async with site:
+            text = NOTEBOOK + (
+                f"compute: {{kind: simple-compute-resource, volumes: [{{kind: simple-volume-mount, path: {path}, resource: sky}}]}}\n"
+                "data: [{kind: simple-data-resource, meta: {name: sky}, location: 'https://example.org/sky.fits'}]\n"
+                "schedule: {requested: {start: '2026-11-20T10:00Z/PT1H', duration: PT4H}}\n"
+            )
+            answer = await ask(site, text)
+            offer = answer["offers"][0]
+            assert len(answer["offers"]) == 1  # the range is too short for a second one
+            volume, data = offer["compute"]["volumes"][0], offer["data"][0]
+            assert (volume["path"], volume["mode"], volume["resource"]) == (path, "READONLY", data["meta"]["uuid"])
+            assert data["storage"] == offer["storage"][0]["meta"]["uuid"]
+            assert offer["storage"][0]["data"] == [data["meta"]["uuid"]]
+            assert offer["schedule"]["available"] == {"start": "2026-11-20T10:00:00Z/PT0S", "duration": "PT4H"}
+
+    asyncio.run(story())
