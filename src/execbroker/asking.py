@@ -146,7 +146,10 @@ def _schedule(plan: Plan, defaults: OfferSettings, now: int) -> None:
     if asked.duration is not None and plan.duration < 1:
         plan.reasons.append(reason("not-positive", f"{path}.duration", "The duration in {path} must be a second at least"))
     earliest, latest = now, now + int(defaults.horizon.total_seconds())
-    if asked.start:
+    if asked.start and asked.start.unreal:
+        text = "{text} in {path} is not an interval between real times"
+        plan.reasons.append(reason("unreal-time", f"{path}.start", text, text=asked.start.unreal))
+    elif asked.start:
         earliest, latest = int(asked.start.start.timestamp()), int(asked.start.end.timestamp())
         if latest < earliest:
             plan.reasons.append(reason("empty-range", f"{path}.start", "The range in {path} ends before it begins"))

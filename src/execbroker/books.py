@@ -88,8 +88,7 @@ class Books:
             await asyncio.gather(self._worker, return_exceptions=True)
 
     async def _reload(self) -> None:
-        now = self._now()
-        for holder, booking in await self._ledger.bookings(now):
+        for holder, booking in await self._ledger.bookings():
             self._held.setdefault(holder, []).append(booking)
             self.timeline.take([booking])
         self._expiries = [(expires, uuid) for uuid, expires in await self._ledger.open_offersets()]
@@ -395,8 +394,9 @@ def new_uuid() -> UUID:
 
 
 def ended(slot: Slot, now: int, *, used: bool) -> Slot:
-    """What a session that is over holds still: its storage, for its lifetime from now, if it was ever used."""
-    storages = tuple((size, now + until - slot.done if used else now) for size, until in slot.storages)
+    """What a session that is over holds still: its storage, if it was ever used, for its lifetime from now, but no longer
+    than was booked, however late it is over."""
+    storages = tuple((size, now + min(until - slot.done, max(until - now, 0)) if used else now) for size, until in slot.storages)
     return replace(slot, prepare=min(slot.prepare, now), done=now, storages=storages)
 
 

@@ -116,8 +116,8 @@ class Broker:
             left = deadline - self._clock.monotonic()
             if row.phase.is_final or left <= 0 or (unless is not None and row.phase is not unless):
                 break
-            if await _happens(changed, left) and unless is None:
-                wait, deadline = 0, 0.0
+            if not await _happens(changed, left) or unless is None:
+                deadline = -math.inf
         return await self._rendered(row, renderer)
 
     async def _rendered(self, row: SessionRow, renderer: Renderer) -> ScheduledExecutionSession:

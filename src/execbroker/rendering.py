@@ -37,6 +37,8 @@ from execbroker.model.waist import Slot
 C = TypeVar("C", bound=AbstractComponent)
 
 EXECUTABLE, COMPUTE, VOLUMES, STORAGES, DATA = 1, 2, 0x1000, 0x2000, 0x3000
+UNQUOTED = {"costs": None, "metrics": None}
+"""A client's limits are not the broker's quotes."""
 _MESSAGES = TypeAdapter(list[MessageItem])
 
 
@@ -127,7 +129,7 @@ class _Session:
 
     def component(self, component: C, number: int, **values: Any) -> C:
         """A copy of the client's component with what the broker adds to it."""
-        filled = {"meta": self.meta(component, number), "phase": self.phase, "schedule": self.schedule, **values}
+        filled = {"meta": self.meta(component, number), "phase": self.phase, "schedule": self.schedule, **UNQUOTED, **values}
         return component.model_copy(update=filled)
 
     def compute(self) -> AbstractComponent | None:
@@ -136,7 +138,11 @@ class _Session:
             return None
         volumes = [
             volume.model_copy(
-                update={"meta": self.meta(volume, VOLUMES + i), "resource": self.uuid_of(getattr(volume, "resource", None))}
+                update={
+                    "meta": self.meta(volume, VOLUMES + i),
+                    "resource": self.uuid_of(getattr(volume, "resource", None)),
+                    **UNQUOTED,
+                }
             )
             for i, volume in enumerate(asked.volumes or [])
         ]

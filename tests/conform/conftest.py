@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import SITES, Site
+from sites import SITES, Site, lack
 
 
 @pytest.fixture(params=SITES)
@@ -30,11 +30,6 @@ def boxed(local: Site) -> Site:
     if not shutil.which("bwrap"):
         lack("bubblewrap is missing: apt install bubblewrap")
     return local.having(isolation="bubblewrap")
-
-
-def lack(what: str) -> None:
-    """Skip, saying what is missing and how to get it; where everything has to be tested that is a failure."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
 
 
 def _clean(site: Site) -> Iterator[Site]:

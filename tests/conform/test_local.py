@@ -15,9 +15,8 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from sites import LocalSite, Site, ended, released, status, until, whole
+from sites import LocalSite, Site, ended, lack, released, status, until, whole
 
-from conftest import lack
 from execbroker.errors import PlatformFailure, StartupError
 from execbroker.model.times import Clock
 from execbroker.model.waist import Job, Launch, Mount, Port, Status
@@ -386,7 +385,7 @@ def test_it_is_asked_to_stop_before_it_is_made_to(site_of_any_isolation: Site) -
 
     async def stopped(script: str, release: bool) -> tuple[Status, bytes]:
         site = site_of_any_isolation.having(release="PT1S")
-        platform, job = site.platform(), site.job("sh", "-c", script, seconds=600 if release else 1)
+        platform, job = site.platform(), site.job("sh", "-c", script, seconds=600 if release else 2)
         await platform.start(job)
         await until(lambda: whole(platform, job), bool)
         if release:
@@ -399,8 +398,8 @@ def test_it_is_asked_to_stop_before_it_is_made_to(site_of_any_isolation: Site) -
     assert (end.exit_code, end.on_time_limit, said) == (6, True, b"up\nbye\n")
     end, said = asyncio.run(stopped(polite, release=True))
     assert (end.exit_code, end.on_time_limit, said) == (6, False, b"up\nbye\n")
-    end, said = asyncio.run(stopped(polite.replace("exit 6", ":"), release=False))
-    assert (end.exit_code, end.on_time_limit) == (137, True)
+    end, said = asyncio.run(stopped(polite.replace("exit 6", ":"), release=True))
+    assert (end.exit_code, end.on_time_limit, said) == (137, False, b"up\nbye\n")
 
 
 def test_only_the_time_that_is_left_counts(local: Site) -> None:

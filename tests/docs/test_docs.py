@@ -63,8 +63,9 @@ def test_every_route_is_documented(tmp_path: Path) -> None:
 
 
 def test_every_command_is_documented() -> None:
-    from execbroker.cli import app
     from typer.main import get_command
+
+    from execbroker.cli import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert [name for name in commands if f"`execbroker {name}" not in DOCS["command-line.md"]] == []

@@ -9,7 +9,7 @@ import execbroker
 
 ROOT = Path(execbroker.__file__).parent
 TIERS = [
-    {"model", "errors", "faults"},
+    {"model", "errors", "faults", "places"},
     {"codecs", "dialect2024", "kinds"},
     {"scheduling", "staging", "platforms"},
     {"config"},
@@ -18,7 +18,7 @@ TIERS = [
     {"app"},
 ]
 VISITORS = {"client", "cli", "demo"}
-LIGHT = {"model", "kinds", "codecs", "errors"} | VISITORS
+LIGHT = {"model", "kinds", "codecs", "errors", "places"} | VISITORS
 SERVING = {"app", "config", "web"}
 
 

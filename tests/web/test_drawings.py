@@ -1,10 +1,10 @@
 """The drawings of the August 2024 talk, in v1.0 YAML: what is offered where, and what becomes free when."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
+
 from brokersite import ManualClock, Site, start_of
 
 NOTEBOOK = "executable: {kind: jupyter-notebook, location: 'https://example.org/a.ipynb'}\n"
@@ -64,18 +64,16 @@ def test_accepting_one_frees_the_others(site: Site, clock: ManualClock) -> None:
     asyncio.run(story())
 
 
-def test_twice_is_offered_only_where_twice_is_free(tmp_path: Path, clock: ManualClock) -> None:
+def test_twice_is_offered_only_where_twice_is_free(site: Site, clock: ManualClock) -> None:
     async def story() -> None:
-        async with Site(tmp_path, clock) as site:
+        async with site:
+            half = NOTEBOOK + "compute: {kind: simple-compute-resource, cores: {min: 2, max: 2}, memory: {min: 2, max: 2}}\n"
             block = f"schedule: {{requested: {{start: '{clock.at(0)}/PT0S', duration: PT1H}}}}\n"
-            await site.accept((await ask(site, NOTEBOOK + block))["offers"][0])
-            two = NOTEBOOK + "compute: {kind: simple-compute-resource, cores: {min: 1}, memory: {min: 4}}\n"
-            sizes = [offer["compute"]["cores"]["max"] for offer in (await ask(site, two))["offers"]]
-            assert sizes == [2, 2, 2, 2]
-            three = NOTEBOOK + "compute: {kind: simple-compute-resource, cores: {min: 3}, memory: {min: 4}}\n"
-            answer = await ask(site, three)
-            assert starts(answer, clock)[0] == 2 * HALF_HOUR
-            assert {offer["compute"]["cores"]["max"] for offer in answer["offers"]} == {4}
+            await site.accept((await ask(site, half + block))["offers"][0])
+            answer = await ask(site, NOTEBOOK + "compute: {kind: simple-compute-resource, cores: {min: 2}, memory: {min: 3}}\n")
+            assert starts(answer, clock) == [0, HALF_HOUR, 2 * HALF_HOUR, 3 * HALF_HOUR]
+            assert [offer["compute"]["cores"] for offer in answer["offers"]] == [{"min": 2, "max": n} for n in (2, 2, 4, 4)]
+            assert [offer["compute"]["memory"]["max"] for offer in answer["offers"]] == [6, 6, 6, 6]
 
     asyncio.run(story())
 
@@ -84,16 +82,17 @@ def test_twice_is_offered_only_where_twice_is_free(tmp_path: Path, clock: Manual
 def test_data_is_mounted_where_it_was_asked(path: str, site: Site) -> None:
     async def story() -> None:
         async with site:
+            volume = f"{{kind: simple-volume-mount, path: {path}, resource: sky}}"
             text = NOTEBOOK + (
-                f"compute: {{kind: simple-compute-resource, volumes: [{{kind: simple-volume-mount, path: {path}, resource: sky}}]}}\n"
+                f"compute: {{kind: simple-compute-resource, volumes: [{volume}]}}\n"
                 "data: [{kind: simple-data-resource, meta: {name: sky}, location: 'https://example.org/sky.fits'}]\n"
                 "schedule: {requested: {start: '2026-11-20T10:00Z/PT1H', duration: PT4H}}\n"
             )
             answer = await ask(site, text)
             offer = answer["offers"][0]
             assert len(answer["offers"]) == 1  # the range is too short for a second one
-            volume, data = offer["compute"]["volumes"][0], offer["data"][0]
-            assert (volume["path"], volume["mode"], volume["resource"]) == (path, "READONLY", data["meta"]["uuid"])
+            mounted, data = offer["compute"]["volumes"][0], offer["data"][0]
+            assert (mounted["path"], mounted["mode"], mounted["resource"]) == (path, "READONLY", data["meta"]["uuid"])
             assert data["storage"] == offer["storage"][0]["meta"]["uuid"]
             assert offer["storage"][0]["data"] == [data["meta"]["uuid"]]
             assert offer["schedule"]["available"] == {"start": "2026-11-20T10:00:00Z/PT0S", "duration": "PT4H"}

@@ -1,5 +1,8 @@
 """The command line: a visitor of the API, but for `serve` and `demo`, which bring a broker of their own."""
 
+import sys
+from io import TextIOWrapper
+
 import typer
 
 from execbroker.cli import brokers, offers, sessions
@@ -20,4 +23,7 @@ for part in (offers, sessions, brokers):
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding is no reason to fail
     app()

@@ -61,7 +61,8 @@ async def run(visit: Visit, wish: Wish) -> int:
     except asyncio.CancelledError:
         print_detached(visit.console, uuid_of(session))
         raise
-    visit.payload(session)
+    if not visit.payload(session):
+        visit.console.print(f"What it left: execbroker get {uuid_of(session)}", style="dim")
     return DONE if session.phase is Phase.COMPLETED else NO
 
 

@@ -8,22 +8,23 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 import typer
 import uvicorn
 
-from execbroker.app import create_app
 from execbroker.client.discovery import ADDRESS, TOKEN
-from execbroker.config import Config
 from execbroker.errors import StartupError
+
+if TYPE_CHECKING:
+    from execbroker.config import Config
 
 DRAIN = 3
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- where such a broker is reached from here
 
 
-def serve_until_stopped(config: Config) -> None:
+def serve_until_stopped(config: "Config") -> None:
     """Run a broker until SIGINT or SIGTERM. Raises StartupError with what to do where it cannot start."""
     set_up_logs(sys.stderr)
     factory = uvicorn.Config("execbroker", log_config=None).get_loop_factory()
@@ -31,7 +32,7 @@ def serve_until_stopped(config: Config) -> None:
         runner.run(_serve(config))
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: "Config") -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -52,11 +53,13 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(config: Config) -> AsyncIterator[str]:
+async def listening(config: "Config") -> AsyncIterator[str]:
     """A broker that answers at the address given, until the end of the block; what is under way is finished, briefly.
 
     Raises StartupError where the port or the data folder cannot be had.
     """
+    from execbroker.app import create_app
+
     try:
         app = create_app(config)
     except OSError as error:

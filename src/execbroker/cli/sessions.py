@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from execbroker.client import AsyncClient, File
+    from execbroker.client import AsyncClient
     from execbroker.model.sessions import ScheduledExecutionSession
 
 
@@ -84,7 +84,7 @@ def _print_session(out: "Console", session: "ScheduledExecutionSession") -> None
 def _fact(name: str, value: str) -> "Text":
     from rich.text import Text
 
-    return Text(f"{name:<10}", style="dim").append(value, style="default not dim")
+    return Text(f"{name:<12}", style="dim").append(value, style="default not dim")
 
 
 def _facts(session: "ScheduledExecutionSession") -> list[tuple[str, str]]:
@@ -154,24 +154,18 @@ async def get(
     visit: Visit,
     uuid: Uuid,
     folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to; a new folder named by the uuid.")] = None,
-    hidden: Annotated[bool, typer.Option("--hidden", help="Caches and settings, files whose path has a dot, too.")] = False,
 ) -> None:
     """Download what a session left in its home and its storage, and print the path of each file."""
     found = await visit.find(uuid)
     target = (folder or Path(str(found))).absolute()
-    files = [file for file in await visit.client.files(found) if hidden or not _is_hidden(file)]
     fetched = []
-    for file in files:
+    for file in await visit.client.files(found):
         if file.folder:
             continue
         fetched.append(await visit.client.download(found, file.path, target / _safe(file.path)))
         if not visit.form:
             typer.echo(fetched[-1])
     visit.payload({"files": [str(path) for path in fetched]})
-
-
-def _is_hidden(file: "File") -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(file.path).parts)
 
 
 def _safe(path: str) -> PurePosixPath:

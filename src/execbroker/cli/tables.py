@@ -26,11 +26,17 @@ _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _LEVELS = {"ERROR": "red", "WARN": "yellow"}
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command."""
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that never wraps for a pipe, and takes nothing of what a broker says for markup."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _UNLIMITED
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    return _Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_table(out: Console, header: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> None:

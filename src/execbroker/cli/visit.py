@@ -1,6 +1,7 @@
 import asyncio
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, fields, is_dataclass
@@ -55,7 +56,10 @@ class Visit:
     def client(self) -> "AsyncClient":
         from execbroker.client import AsyncClient
 
-        return AsyncClient(self.url, folder=self.folder)
+        try:
+            return AsyncClient(self.url, folder=self.folder)
+        except ValueError as error:
+            raise Stop(str(error)) from None
 
     @cached_property
     def console(self) -> "Console":
@@ -140,7 +144,7 @@ def guarded(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone, and need not be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
         return DONE
     except Stop as error:
         say(str(error))
@@ -163,7 +167,7 @@ def _complain(error: Exception) -> int | None:
     if isinstance(error, ClientError):
         say(_refusal(error))
         return REFUSED
-    if isinstance(error, StartupError | ValueError | OSError):
+    if isinstance(error, StartupError | OSError):
         say(str(error))
         return USAGE
     return None

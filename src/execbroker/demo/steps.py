@@ -1,7 +1,7 @@
 import asyncio
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -10,11 +10,13 @@ from execbroker.cli.following import follow_to_end
 from execbroker.cli.offers import print_answer, uuid_of
 from execbroker.cli.tables import console, messages_of, phase_text, print_messages
 from execbroker.client import AsyncClient
-from execbroker.config import Config
 from execbroker.model.phases import Phase
 from execbroker.model.registry import published
 from execbroker.model.sessions import ScheduledExecutionSession
 from execbroker.places import data_folder
+
+if TYPE_CHECKING:
+    from execbroker.config import Config
 
 NOTEBOOK, TABLE = "hubble-diagram.ipynb", "supernovae.csv"
 EXECUTED, PLOT = "hubble-diagram-executed.ipynb", "hubble-diagram.png"
@@ -47,7 +49,7 @@ async def _demo(folder: Path, bundle: Path, out: Console) -> int:
         return await _hand_over(client, session, folder / "results", out)
 
 
-def _settings(folder: Path, bundle: Path) -> Config:
+def _settings(folder: Path, bundle: Path) -> "Config":
     """The embedded defaults, and leave to read what is bundled."""
     from execbroker.config import load
 

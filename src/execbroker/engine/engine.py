@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -9,7 +10,7 @@ from sqlalchemy import update
 
 from execbroker.books import Books
 from execbroker.config import RetentionSettings
-from execbroker.engine.lifecycle import Call, Move, Verb, Wait, after_poll, fail, step
+from execbroker.engine.lifecycle import Call, Move, Verb, Wait, after_poll, fail, step, too_late
 from execbroker.errors import BrokerError, PlatformFailure, Unreachable
 from execbroker.faults import reach
 from execbroker.ledger.ledger import Ledger
@@ -52,9 +53,9 @@ class Engine:
     ) -> None:
         self._ledger, self._books, self._platforms = ledger, books, platforms
         self._clock, self._store, self._retention = clock, store, retention
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], tuple[UUID, ...]] = {}
         self._jobs: dict[UUID, Job] = {}
-        self._refreshed = self._cleaned = 0
+        self._refreshed = self._cleaned = self._turned = 0
         self._stopping = False
         self._loop: asyncio.Task[None] | None = None
 
@@ -86,6 +87,9 @@ class Engine:
             except BrokerError as error:
                 log.error("engine.ledger", error=error.detail)
                 busy = False
+            except Exception:  # whatever it is, the engine goes on: without it nothing would ever run again
+                log.exception("engine.turn_failed")
+                busy = False
             if not busy:
                 await self._pause()
 
@@ -104,32 +108,42 @@ class Engine:
             self._refreshed = now
             self._begin(self._refresh())
         if abs(now - self._cleaned) >= HOUSEKEEPING:
-            await self._clean()
+            self._cleaned = now
+            self._begin(self._guarded(self._clean(now)))
+        if now < self._turned:
+            await self._ledger.recall(now)
+        self._turned = now
         room = AT_ONCE - len(self._tasks)
         due = await self._ledger.next_due() if room > 0 else None
         if due is None or due > now:
             return False
-        rows = await self._ledger.lease(now, now + LEASE, str(uuid4()), room)
+        under_way = {uuid for uuids in self._tasks.values() for uuid in uuids}  # a clock that jumps must not end their lease
+        rows = await self._ledger.lease(now, now + LEASE, str(uuid4()), room, under_way)
         running = [row for row in rows if row.phase is Phase.RUNNING]
         for platform in {row.slot.platform for row in running if row.slot}:
-            self._begin(self._poll(platform, [row for row in running if row.slot and row.slot.platform == platform]))
+            here = [row for row in running if row.slot and row.slot.platform == platform]
+            self._begin(self._guarded(self._poll(platform, here), *here), *here)
         for row in rows:
             if row.phase is not Phase.RUNNING:
-                self._begin(self._guarded(self._advance(row), row))
+                self._begin(self._guarded(self._advance(row), row), row)
         return bool(rows)
 
-    def _begin(self, work: Any) -> None:
+    def _begin(self, work: Any, *rows: SessionRow) -> None:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = tuple(row.uuid for row in rows)
+        task.add_done_callback(self._tasks.pop)
 
     async def _guarded(self, work: Awaitable[None], *rows: SessionRow) -> None:
-        """A ledger that cannot be written costs this step, never the engine."""
+        """A ledger that cannot be written, or a bug, costs this step, never the engine."""
         try:
             await work
+            return
         except BrokerError as error:
             log.error("engine.step", sessions=[str(row.uuid) for row in rows], error=error.detail)
-            await asyncio.sleep(1)
+        except Exception:
+            log.exception("engine.step_failed", sessions=[str(row.uuid) for row in rows])
+        await asyncio.sleep(1)
+        with suppress(BrokerError):  # the leases then end by themselves
             for row in rows:
                 await self._leave_off(row)
 
@@ -152,6 +166,9 @@ class Engine:
     async def _call(self, row: SessionRow, verb: Verb) -> SessionRow | None:
         """Call a verb and write down what follows; None where the session has to wait, or is no longer ours."""
         assert row.slot is not None
+        if verb == "tidy":
+            await self._tidy(row)
+            return None
         platform = self._platforms.get(row.slot.platform)
         if platform is None:
             return await self._without_platform(row, verb)
@@ -188,14 +205,29 @@ class Engine:
         state = replace(row.state, started=self._now(), unreachable_since=None)
         return await self._move(row, Move(Phase.RUNNING), state=state)
 
+    async def _adopt(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:
+        """Its time is over, and whether it was started was never written down: the platform knows."""
+        if not await self._was_started(platform, job):
+            return await self._move(row, too_late())
+        state = replace(row.state, started=self._now(), unreachable_since=None)
+        return await self._move(row, Move(Phase.RUNNING), state=state)
+
+    async def _was_started(self, platform: Platform, job: Job) -> bool:
+        return (await platform.poll([job])).get(job.uuid, Status("unknown")).state != "unknown"
+
     async def _poll(self, name: str, rows: list[SessionRow]) -> None:
         """Look at all that runs on one platform in one call."""
         platform = self._platforms.get(name)
+        if platform is None:
+            for row in rows:
+                if following := await self._without_platform(row, "poll"):
+                    await self._advance(following)
+            return
         reach("poll.before")
         try:
             jobs = [await self._job(row) for row in rows]
             async with asyncio.timeout(VERB):
-                statuses = await platform.poll(jobs) if platform else {}
+                statuses = await platform.poll(jobs)
         except (Unreachable, TimeoutError) as error:
             for row in rows:
                 await self._guarded(self._unreachable(row, str(error)), row)
@@ -208,16 +240,19 @@ class Engine:
         reach("poll.after")
         for row, job in zip(rows, jobs, strict=True):
             status = statuses.get(row.uuid, Status("unknown"))
-            self._begin(self._guarded(self._after_poll(row, job, platform, status), row))
+            self._begin(self._guarded(self._after_poll(row, job, platform, status), row), row)
 
-    async def _after_poll(self, row: SessionRow, job: Job, platform: Platform | None, status: Status) -> None:
+    async def _after_poll(self, row: SessionRow, job: Job, platform: Platform, status: Status) -> None:
         assert row.slot is not None
-        if platform:
-            await self._copy_output(platform, job)
+        try:
+            async with asyncio.timeout(VERB):
+                await self._copy_output(platform, job)
+        except Exception:  # what cannot be copied now is copied later, at release at the latest
+            log.exception("engine.output_failed", session=str(row.uuid))
         state = replace(row.state, connectors=tuple(asdict(one) for one in status.connectors), unreachable_since=None)
         move = after_poll(status, row.slot, self._now())
         if move is None:
-            interval = int(platform.settings.poll.total_seconds()) if platform else 1
+            interval = int(platform.settings.poll.total_seconds())
             await self._again(row, min(self._now() + max(interval, 1), max(row.slot.end, self._now() + 1)), state=state)
         elif following := await self._move(row, move, state=state):
             await self._advance(following)
@@ -235,22 +270,33 @@ class Engine:
             offset += len(content)
 
     async def _release(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:
-        if row.state.started is not None:
-            await self._copy_output(platform, job)
+        if row.state.started is None and await self._was_started(platform, job):
+            return await self._move(row, Move(Phase.RELEASING), state=replace(row.state, started=self._now()))
+        said = await self._last_output(row, platform, job) if row.state.started is not None else ()
         if not await platform.release(job):
             await self._again(row, self._now() + 1)
             return None
         reach("release.after")
         finished = tuple({**one, "status": "FINISHED"} for one in row.state.connectors)
-        await self._end(row, (), replace(row.state, connectors=finished, ended=self._now()))
+        await self._end(row, said, replace(row.state, connectors=finished, ended=self._now()))
         return None
+
+    async def _last_output(self, row: SessionRow, platform: Platform, job: Job) -> tuple[MessageItem, ...]:
+        """Copy the rest of the output; where the disk does not take it, the last tries are for the release alone."""
+        try:
+            await self._copy_output(platform, job)
+        except OSError as error:
+            if row.state.failures < RELEASE_TRIES // 2:
+                raise
+            return (message("WARN", "output-lost", "Its output could not be kept: {text}", text=error),)
+        return ()
 
     async def _end(self, row: SessionRow, said: tuple[MessageItem, ...], state: State) -> None:
         self._jobs.pop(row.uuid, None)
         await self._books.settle(row, self._now(), said, state=state, leased_until=None, lease=None)
         reach("settled")
 
-    async def _tidy(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:
+    async def _tidy(self, row: SessionRow) -> None:
         """Delete the storage of an ended session whose lifetime is over."""
         assert row.slot is not None
         now = self._now()
@@ -259,23 +305,25 @@ class Engine:
         if over:
             await asyncio.to_thread(self._store.remove, row.uuid, *over)
         due = min((until for _, until in row.slot.storages if until > now), default=None)
+        if due is None:
+            await self._books.let_go(row.uuid)
         await self._again(row, due, state=replace(row.state, tidied=now))
-        self._jobs.pop(row.uuid, None)
-        return None
 
     async def _move(self, row: SessionRow, move: Move, **values: Any) -> SessionRow | None:
         """Write a move down. None, and the lease given back, where the session now has to wait, be polled, or was moved by
         somebody else."""
         now, outcome = self._now(), move.outcome or row.outcome
         due = self._free_until(row, move.to, now)
-        free = {} if due is None else {"due": due, "leased_until": None, "lease": None}
+        free = {"leased_until": now + LEASE} if due is None else {"due": due, "leased_until": None, "lease": None}
         async with self._ledger.write() as transaction:
             moved = await transaction.move(row, move.to, now, move.messages, row.lease, outcome=outcome, **free, **values)
             reach(f"{move.to}.writing")
         reach(f"{move.to}.written")
         if not moved:
             await self._leave_off(row)
-        return replace(row, phase=move.to, outcome=outcome, state=values.get("state", row.state)) if moved and not free else None
+        if not moved or due is not None:
+            return None
+        return replace(row, phase=move.to, outcome=outcome, state=values.get("state", row.state))
 
     def _free_until(self, row: SessionRow, phase: Phase, now: int) -> int | None:
         """When a session that comes to `phase` now is to be looked at again; None where its next step can be taken at once."""
@@ -334,9 +382,6 @@ class Engine:
         if verb == "release":
             await self._end(row, (), replace(row.state, ended=self._now()))
             return None
-        if verb == "tidy":
-            await self._again(row, None)
-            return None
         return await self._move(row, fail("no-platform", text))
 
     async def _request(self, row: SessionRow) -> ExecutionRequest:
@@ -362,12 +407,13 @@ class Engine:
         except Exception:
             log.exception("platform.capacity_failed", platform=platform.name)
 
-    async def _clean(self) -> None:
+    async def _clean(self, now: int) -> None:
         """Delete what the retention settings say is old: files first, so that none is left without its row."""
-        self._cleaned = now = self._now()
         before = now - int(self._retention.sessions.total_seconds())
-        for uuid in await self._ledger.old_sessions(before):
-            await asyncio.to_thread(self._store.remove, uuid)
+        while old := await self._ledger.old_sessions(before):
+            for uuid in old:
+                await asyncio.to_thread(self._store.remove, uuid)
+            await self._ledger.forget(old)
         await self._ledger.purge(before, now - int(self._retention.offersets.total_seconds()))
 
     def _now(self) -> int:

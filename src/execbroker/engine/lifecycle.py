@@ -26,7 +26,7 @@ CHOICES: dict[Phase, tuple[Phase, ...]] = {
 }
 """What the owner of a session may ask for in each phase."""
 
-Verb = Literal["prepare", "start", "poll", "release", "tidy"]
+Verb = Literal["prepare", "start", "adopt", "poll", "release", "tidy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ Step = Wait | Call | Move
 
 def step(phase: Phase, slot: Slot, now: int) -> Step:
     """What is to be done with a session next. Pure: the same phase, slot and time give the same step."""
-    if phase in (P.WAITING, P.PREPARING, P.AVAILABLE) and now >= slot.end:
-        return fail("too-late", "Its time was over before it could be started")
+    if phase in (P.WAITING, P.PREPARING) and now >= slot.end:
+        return too_late()
     match phase:
         case P.ACCEPTED:
             return Move(P.WAITING)
@@ -66,6 +66,8 @@ def step(phase: Phase, slot: Slot, now: int) -> Step:
             return Wait(slot.prepare) if now < slot.prepare else Move(P.PREPARING)
         case P.PREPARING:
             return Call("prepare")
+        case P.AVAILABLE if now >= slot.end:
+            return Call("adopt")
         case P.AVAILABLE:
             return Wait(slot.start) if now < slot.start else Call("start")
         case P.RUNNING:
@@ -88,9 +90,15 @@ def after_poll(status: Status, slot: Slot, now: int) -> Move | None:
         return None
     if status.complaint:
         return fail("platform", status.complaint, *warnings)
+    if status.exit_code is None:
+        return fail("no-exit-code", "It ended, and the platform does not know how", *warnings)
     if status.exit_code:
         return fail("exit-code", f"It ended with exit code {status.exit_code}", *warnings)
     return Move(P.RELEASING, P.COMPLETED, (*warnings, message("INFO", "ended", "It ended by itself, exit code 0")))
+
+
+def too_late() -> Move:
+    return fail("too-late", "Its time was over before it could be started")
 
 
 def fail(name: str, text: str, *others: MessageItem) -> Move:

@@ -1,13 +1,14 @@
 import asyncio
 from collections.abc import Iterable
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 
 class Changes:
     """Tells those who wait that a session or offerset has changed, and the engine that something may be due."""
 
     def __init__(self) -> None:
-        self._waiting: dict[UUID, asyncio.Event] = {}
+        self._waiting: WeakValueDictionary[UUID, asyncio.Event] = WeakValueDictionary()
         self.due = asyncio.Event()
 
     def tell(self, uuids: Iterable[UUID], *, due: bool) -> None:

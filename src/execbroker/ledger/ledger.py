@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, delete, event, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, event, func, or_, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from execbroker.errors import Busy, StorageFull
+from execbroker.errors import BrokerError, Busy, StorageFull
 from execbroker.ledger.changes import Changes
 from execbroker.ledger.rows import OfferSetRow, SessionRow, read_offerset, read_session
 from execbroker.ledger.tables import bookings, events, measures, offersets, sessions
@@ -103,9 +103,9 @@ class Ledger:
         query = select(events.c.message).where(events.c.session == str(session), events.c.message.is_not(None))
         return [row.message for row in await self._rows(query.order_by(events.c.seq))]
 
-    async def bookings(self, until_after: int) -> list[tuple[UUID, Booking]]:
-        """Every booking that ends after `until_after`, with its holder, an offerset or a session."""
-        rows = await self._rows(select(bookings).where(bookings.c.end > until_after))
+    async def bookings(self) -> list[tuple[UUID, Booking]]:
+        """Every booking, with its holder, an offerset or a session."""
+        rows = await self._rows(select(bookings))
         return [(UUID(row.holder), read_booking(row)) for row in rows]
 
     async def open_offersets(self) -> list[tuple[UUID, int]]:
@@ -120,9 +120,12 @@ class Ledger:
         due: int | None = rows[0][0]
         return due
 
-    async def lease(self, now: int, until: int, token: str, limit: int) -> list[SessionRow]:
+    async def lease(self, now: int, until: int, token: str, limit: int, without: Iterable[UUID] = ()) -> list[SessionRow]:
         """Take what is due, in one statement, so that nobody else does until `until` or until the lease is given back."""
-        free = or_(sessions.c.leased_until.is_(None), sessions.c.leased_until <= now)
+        free = and_(
+            or_(sessions.c.leased_until.is_(None), sessions.c.leased_until <= now),
+            sessions.c.uuid.not_in([str(uuid) for uuid in without]),
+        )
         due = select(sessions.c.uuid).where(sessions.c.due <= now, free).order_by(sessions.c.due).limit(limit)
         query = update(sessions).where(sessions.c.uuid.in_(due)).values(leased_until=until, lease=token).returning(sessions)
         async with self.write() as transaction:
@@ -132,6 +135,11 @@ class Ledger:
         """At start: nobody else works on this ledger, so every lease is a dead process's."""
         async with self.write() as transaction:
             await transaction.execute(update(sessions).values(leased_until=None, lease=None))
+
+    async def recall(self, now: int) -> None:
+        """After the clock went back: look at everything now, for what was due soon would be due late."""
+        async with self.write() as transaction:
+            await transaction.execute(update(sessions).where(sessions.c.due > now).values(due=now))
 
     async def note(self, what: str, seconds: float, amount: float, now: int) -> None:
         async with self.write() as transaction:
@@ -143,28 +151,25 @@ class Ledger:
         return [(row.what, row.seconds, row.amount) for row in reversed(await self._rows(query))]
 
     async def old_sessions(self, before: int) -> list[UUID]:
-        """Those that ended before `before` and hold nothing any more."""
-        final = [phase.value for phase in FINAL]
-        query = select(sessions.c.uuid).where(sessions.c.phase.in_(final), sessions.c.modified < before, sessions.c.due.is_(None))
-        return [UUID(row.uuid) for row in await self._rows(query.limit(1000))]
+        """Some of those that were taken, ended before `before` and hold nothing any more."""
+        ended = [phase.value for phase in FINAL if phase not in (Phase.REJECTED, Phase.EXPIRED)]
+        query = select(sessions.c.uuid).where(sessions.c.phase.in_(ended), sessions.c.modified < before, sessions.c.due.is_(None))
+        return [UUID(row.uuid) for row in await self._rows(query.limit(100))]
+
+    async def forget(self, uuids: Iterable[UUID]) -> None:
+        """Delete these sessions."""
+        async with self.write() as transaction:
+            await _delete_sessions(transaction, sessions.c.uuid.in_([str(uuid) for uuid in uuids]))
 
     async def purge(self, before: int, unused_before: int) -> None:
-        """Delete what ended before `before`, offers nobody took that ended before `unused_before`, and past bookings."""
-        never = [Phase.REJECTED.value, Phase.EXPIRED.value]
-        final = [phase.value for phase in FINAL]
-        old = or_(
-            and_(sessions.c.phase.in_(never), sessions.c.modified < unused_before),
-            and_(sessions.c.phase.in_(final), sessions.c.modified < before, sessions.c.due.is_(None)),
-        )
-        gone = select(sessions.c.uuid).where(old)
+        """Delete the offers nobody took that ended before `unused_before`, and measures from before `before`."""
+        never = sessions.c.phase.in_([Phase.REJECTED.value, Phase.EXPIRED.value])
         kept = select(sessions.c.offerset)
         async with self.write() as transaction:
-            await transaction.execute(delete(events).where(events.c.session.in_(gone)))
-            await transaction.execute(delete(sessions).where(old))
+            await _delete_sessions(transaction, and_(never, sessions.c.modified < unused_before))
             await transaction.execute(
                 delete(offersets).where(offersets.c.modified < unused_before, offersets.c.uuid.not_in(kept))
             )
-            await transaction.execute(delete(bookings).where(bookings.c.end < unused_before))
             await transaction.execute(delete(measures).where(measures.c.time < before))
 
     async def strays(self, now: int) -> list[str]:
@@ -182,6 +187,11 @@ class Ledger:
         found = [f"a hold of {row.holder}, which is not live" for row in await self._rows(orphans)]
         found += [f"session {row.uuid} without its hold" for row in await self._rows(bare)]
         return found + [f"offerset {row.offerset} without its hold" for row in await self._rows(lost)]
+
+
+async def _delete_sessions(transaction: Transaction, which: ColumnElement[bool]) -> None:
+    await transaction.execute(delete(events).where(events.c.session.in_(select(sessions.c.uuid).where(which))))
+    await transaction.execute(delete(sessions).where(which))
 
 
 def read_booking(row: Any) -> Booking:
@@ -207,10 +217,10 @@ def _engine(path: Path, connections: int, **options: Any) -> AsyncEngine:
     return engine
 
 
-def _clearer(error: OperationalError) -> Exception:
+def _clearer(error: OperationalError) -> BrokerError:
     text = str(error.orig)
     if "full" in text or "disk I/O error" in text:
         return StorageFull(f"The broker's disk does not take any more ({text}); nothing was changed")
     if "locked" in text or "busy" in text:
         return Busy(f"The database has been locked by another program for {BUSY_SECONDS} s; nothing was changed")
-    return error
+    return BrokerError(f"The database cannot be used ({text})")

@@ -1,6 +1,8 @@
 import sqlite3
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from execbroker.errors import StartupError
 
 HEAD = "0001"
@@ -21,7 +23,7 @@ def prepare(path: Path) -> None:
                 "install that version, or use another data folder"
             )
         _upgrade(path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, DBAPIError) as error:
         raise StartupError(f"{path} cannot be used as the broker's database: {error}") from error
 
 
@@ -48,12 +50,16 @@ def _revisions() -> set[str]:
 def _upgrade(path: Path) -> None:
     from alembic import command
     from alembic.config import Config
-    from sqlalchemy import create_engine
+    from sqlalchemy import create_engine, event
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
+    engine = create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None})
+    # The driver would commit every CREATE TABLE by itself, and a broker killed between two would leave half a schema.
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()

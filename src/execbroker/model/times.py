@@ -84,11 +84,15 @@ def _shifted(moment: datetime, length: timedelta) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """From `start` to `end`, both in UTC; `zoned` is False where UTC was assumed for want of a zone."""
+    """From `start` to `end`, both in UTC; `zoned` is False where UTC was assumed for want of a zone.
+
+    `unreal` is the text of an interval of the published form that names no real time, such as the 31st of February.
+    """
 
     start: datetime
     end: datetime
     zoned: bool = True
+    unreal: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Interval":
@@ -110,7 +114,19 @@ class Interval:
         end, also_zoned = parse_instant(second)
         return cls(start, end, zoned and also_zoned)
 
+    @classmethod
+    def read(cls, text: str) -> "Interval":
+        """As `parse`, but what fits the published form is never refused. Raises ValueError."""
+        try:
+            return cls.parse(text)
+        except ValueError:
+            if re.fullmatch(INTERVAL_PATTERN, text):
+                return cls(_FIRST, _FIRST, unreal=text)
+            raise
+
     def __str__(self) -> str:
+        if self.unreal:
+            return self.unreal
         backwards = self.end < self.start  # v1.0 has no negative durations in intervals
         end = format_instant(self.end) if backwards else format_duration(self.end - self.start)
         return f"{format_instant(self.start)}/{end}"
@@ -118,7 +134,7 @@ class Interval:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            lambda value: value if isinstance(value, cls) else cls.parse(_text(value)),
+            lambda value: value if isinstance(value, cls) else cls.read(_text(value)),
             serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema()),
         )
 

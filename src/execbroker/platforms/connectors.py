@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 from urllib.parse import quote
@@ -55,10 +55,6 @@ async def answers(number: int, http: bool) -> bool:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
-
-
-def urls(job: Job, numbers: Iterable[int]) -> list[str]:
-    return [_location(job, port, number) for port, number in zip(job.launch.ports, numbers, strict=False)]
 
 
 def _location(job: Job, port: Port, number: int) -> str:

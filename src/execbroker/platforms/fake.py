@@ -76,7 +76,7 @@ class Fake(Platform):
     def _status(self, job: Job) -> Status:
         if self._cue("poll", job) or not _world(job).exists():
             return Status("unknown")
-        lasts = self.settings.lasts or job.end - job.start
+        lasts = job.end - job.start if self.settings.lasts is None else self.settings.lasts
         if self._now() < self._started(job) + lasts.total_seconds():
             return Status("running")
         return Status("ended", self.settings.exit_code, on_time_limit=self.settings.lasts is None)

@@ -1,3 +1,5 @@
+from urllib.parse import urlsplit
+
 from packaging.requirements import InvalidRequirement, Requirement
 
 from execbroker.kinds.naming import file_name
@@ -21,8 +23,11 @@ def requirements_against(requirements: list[str] | None) -> list[MessageItem]:
 
 
 def location_against(location: str | None, what: str) -> list[MessageItem]:
-    if location:
-        return []
+    try:
+        if location and urlsplit(location):
+            return []
+    except ValueError:
+        pass
     return [reason("no-location", "executable.location", "{what} needs its URL in {path}", what=what)]
 
 
