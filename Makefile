@@ -28,10 +28,9 @@ clean:  ## start again from nothing
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'Python 3.11 or newer is needed; name it by "make PYTHON=/path/to/python3.11"' >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "$$($(PYTHON) --version) cannot make virtual environments here: on Debian and Ubuntu install the package" \
-		"python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	else $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --quiet --python $@ install pip; fi || \
+		{ rm -rf $(VENV); echo 'A virtual environment cannot be made: pip is needed (on Debian and Ubuntu: python3-pip)' >&2; exit 1; }
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing execbroker into $(VENV) ...'

@@ -45,7 +45,7 @@ class ManualClock(Clock):
 
 def platform(name: str = "site", **settings: Any) -> dict[str, Any]:
     """A fake platform of one node: 4 cores, 8 GiB, 100 GiB of storage."""
-    return {"name": name, "type": "fake", "nodes": [{"cores": 4, "memory": 8, "storage": 100}], **settings}
+    return {"name": name, "type": "fake", "poll": "PT20S", "nodes": [{"cores": 4, "memory": 8, "storage": 100}], **settings}
 
 
 class Site:

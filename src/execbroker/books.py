@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, delete, select, update
 
 from execbroker.engine.lifecycle import CHOICES
-from execbroker.errors import BrokerError, Busy, IllegalMove, NotFound
+from execbroker.errors import BrokerError, Busy, IllegalMove, NotFound, StorageFull
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import OfferSetRow, SessionRow, read_session
 from execbroker.ledger.tables import bookings, sessions
@@ -115,7 +115,7 @@ class Books:
                     self._expect(expires, answer.offerset.uuid)
             return answer
 
-        return await self._do(operation)
+        return await self._take_on(operation)
 
     async def direct(self, wanted: Wanted) -> Answer:
         """Hold the first slot there is and accept it at once; a FAILED session, with the reasons, where there is none."""
@@ -131,7 +131,7 @@ class Books:
                 self._hold(transaction, row.uuid, bookings_of(row.slot))
             return replace(answer, offers=(row,))
 
-        return await self._do(operation)
+        return await self._take_on(operation)
 
     async def accept(self, uuid: UUID) -> None:
         """Make an offer the owner's; its siblings are REJECTED and what they held is free. Raises IllegalMove."""
@@ -207,6 +207,12 @@ class Books:
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp())
+
+    async def _take_on(self, operation: Operation[T]) -> T:
+        """Do what would fill the disk further, unless it is full already."""
+        if self._ledger.reserve.spent:
+            raise StorageFull("The broker's disk is full: nothing new is taken on until there is room again")
+        return await self._do(operation)
 
     async def _do(self, operation: Operation[T]) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -396,6 +396,7 @@ class Engine:
 
     async def _refresh(self) -> None:
         self._refreshed = self._now()
+        await asyncio.to_thread(self._ledger.reserve.restore)
         await asyncio.gather(*(self._look_at(platform) for platform in self._platforms.values()))
 
     async def _look_at(self, platform: Platform) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from execbroker.errors import BrokerError, Busy, StorageFull
 from execbroker.ledger.changes import Changes
+from execbroker.ledger.reserve import Reserve
 from execbroker.ledger.rows import OfferSetRow, SessionRow, read_offerset, read_session
 from execbroker.ledger.tables import bookings, events, measures, offersets, sessions
 from execbroker.ledger.transaction import Transaction
@@ -27,6 +28,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.changes = Changes()
+        self.reserve = Reserve(path.with_name("reserve"))
         self._writer = _engine(path, 1)
         # Each read is one statement, so none needs a transaction around it.
         self._reader = _engine(path, 4, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
@@ -49,7 +51,10 @@ class Ledger:
                     yield transaction
                     await transaction.flush()
             except OperationalError as error:
-                raise _clearer(error) from error
+                clearer = _clearer(error)
+                if isinstance(clearer, StorageFull):
+                    self.reserve.spend()
+                raise clearer from error
         self.changes.tell(transaction.touched, due=transaction.due)
 
     @asynccontextmanager

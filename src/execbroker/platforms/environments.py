@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from execbroker.staging.rates import Rates
 
 WAIT = 0.5
 RATE = "environment"
-_PIP = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-warn-script-location", "--progress-bar", "off")
+_INSTALL = ("install", "--no-input", "--disable-pip-version-check", "--no-warn-script-location", "--progress-bar", "off")
 _PIP_SETTINGS = ("/etc/pip.conf", "/etc/xdg/pip", "~/.config/pip", "~/.pip", "~/.netrc")
 
 
@@ -155,12 +156,22 @@ class Environments:
         await on_disk(_empty, folder, tmp)
         installer = Installer(folder, tmp, self.root / "pip-cache", sandbox, lock)
         try:
-            await installer.run(str(base_python()), "-I", "-m", "venv", str(folder))
-            await installer.run(str(folder / "bin" / "python"), "-I", *_PIP, "--", *wanted.requirements)
+            make, pip = _tools(folder)
+            await installer.run(*make)
+            await installer.run(*pip, *_INSTALL, "--", *wanted.requirements)
             await on_disk(write_whole, folder / "complete", "\n".join((*wanted.requirements, "")))
         finally:
             await on_disk(shutil.rmtree, tmp, ignore_errors=True)
         self.rates.note(RATE, seconds=time.monotonic() - began)
+
+
+def _tools(folder: Path) -> tuple[list[str], list[str]]:
+    """How to make an environment and how to install into it: by a pip of its own, or, on a Debian without the package for
+    that, by the one beside the interpreter."""
+    base, python = [str(base_python()), "-I", "-m"], str(folder / "bin" / "python")
+    if find_spec("ensurepip"):
+        return [*base, "venv", str(folder)], [python, "-I", "-m", "pip"]
+    return [*base, "venv", "--without-pip", str(folder)], [*base, "pip", "--python", python]
 
 
 def _empty(*folders: Path) -> None:

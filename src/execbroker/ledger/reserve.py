@@ -1,0 +1,29 @@
+import os
+import shutil
+from pathlib import Path
+
+SIZE = 8 << 20
+
+
+class Reserve:
+    """Space set aside on the ledger's disk: given up when the disk is full, so that the ends of sessions can still be
+    written down while nothing new is taken on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def spent(self) -> bool:
+        return not self._path.exists()
+
+    def spend(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def restore(self) -> None:
+        """Set it aside again, once there is room for it and more."""
+        if not self.spent or shutil.disk_usage(self._path.parent).free < 3 * SIZE:
+            return
+        new = self._path.with_suffix(".new")
+        with new.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, SIZE)
+        new.replace(self._path)
