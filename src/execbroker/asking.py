@@ -28,6 +28,7 @@ from execbroker.scheduling.search import Range, StorageAsk
 
 MOST = 1000
 MOST_AMOUNT = 1 << 40
+FAR = 95_617_584_000  # the year 5000: what is longest, begun then, still ends within the calendar
 NONE = Range(0, 0)
 _UNKNOWN = (UnknownExecutable, UnknownComputeResource, UnknownDataResource, UnknownStorageResource, UnknownVolumeMount)
 
@@ -156,6 +157,9 @@ def _schedule(plan: Plan, defaults: OfferSettings, now: int) -> None:
         elif latest < now:
             text = "The latest start in {path} was {ago} s ago"
             plan.reasons.append(reason("start-is-past", f"{path}.start", text, ago=now - latest))
+        elif earliest > FAR:
+            plan.reasons.append(reason("too-far", f"{path}.start", "The range in {path} begins after the year 4999"))
+        latest = min(latest, FAR)
         if not asked.start.zoned:
             plan.warnings.append(warning("no-zone", f"{path}.start", "No time zone in {path}: UTC was taken"))
     plan.start = max(earliest, now), latest

@@ -38,11 +38,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request as it was understood: `ask` is None where `reasons` stand against it already. `expires` in seconds."""
+    """A request as it was understood: `ask` has no candidates where `reasons` stand against it on each of `platforms`.
+    `expires` in seconds."""
 
     owner: str
     request: str
-    ask: Ask | None
+    ask: Ask
+    platforms: tuple[str, ...]
     warnings: tuple[MessageItem, ...]
     reasons: tuple[MessageItem, ...]
     expires: int
@@ -106,7 +108,7 @@ class Books:
         """Find offers, hold them, write them down; NO, with the reasons, where there are none. Raises Busy, StorageFull."""
 
         async def operation(transaction: Transaction, now: int) -> Answer:
-            slots = find(self.timeline, wanted.ask, now) if wanted.ask else []
+            slots = find(self.timeline, wanted.ask, now)
             answer = _answer(wanted, slots, now, self._reasons(wanted, slots))
             transaction.add_offerset(answer.offerset, answer.offers)
             if slots:
@@ -121,7 +123,7 @@ class Books:
         """Hold the first slot there is and accept it at once; a FAILED session, with the reasons, where there is none."""
 
         async def operation(transaction: Transaction, now: int) -> Answer:
-            slots = find(self.timeline, replace(wanted.ask, limit=1), now) if wanted.ask else []
+            slots = find(self.timeline, replace(wanted.ask, limit=1), now)
             answer = _answer(wanted, slots, now, self._reasons(wanted, slots))
             row = answer.offers[0] if slots else _session(answer.offerset, None, 0, now)
             row = replace(row, phase=Phase.ACCEPTED if slots else Phase.FAILED, due=now if slots else None)
@@ -327,7 +329,9 @@ class Books:
     def _reasons(self, wanted: Wanted, slots: list[Slot]) -> list[MessageItem]:
         if slots:
             return []
-        return [*wanted.reasons, *(why_not(self.timeline, wanted.ask) if wanted.ask else [])]
+        said = {reason.kind for reason in wanted.reasons}
+        more = why_not(self.timeline, wanted.ask, wanted.platforms)
+        return [*wanted.reasons, *(reason for reason in more if reason.kind not in said)]
 
 
 async def _attempt(operation: Operation[T], transaction: Transaction, now: int) -> T | BrokerError:

@@ -66,10 +66,15 @@ class Broker:
                 if not estimate.reasons:
                     warnings += estimate.warnings
                     candidates.append(self._candidate(name, estimate))
-        ask = self._ask(plan, candidates) if candidates else None
-        document = plan.request.model_dump_json(exclude_none=True)
-        expires = int(self._defaults.expires.total_seconds())
-        return Wanted(owner, document, ask, _distinct(warnings), _distinct(reasons), expires)
+        return Wanted(
+            owner=owner,
+            request=plan.request.model_dump_json(exclude_none=True),
+            ask=self._ask(plan, candidates),
+            platforms=tuple(self._platforms),
+            warnings=_distinct(warnings),
+            reasons=_distinct(reasons),
+            expires=int(self._defaults.expires.total_seconds()),
+        )
 
     async def _estimate(self, name: str, plan: Plan) -> Estimate:
         """What a platform needs to prepare it, or every reason why it cannot run there."""

@@ -1,4 +1,6 @@
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from pydantic import BaseModel
 from execbroker.errors import Unreadable
 
 NODES = 200_000
+SCALAR = 64  # characters that count as one more node
 DEPTH = 200
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -31,13 +34,23 @@ def plain(value: BaseModel | Any) -> Any:
 
 def _decode_json(body: bytes) -> Any:
     try:
-        return json.loads(body, parse_constant=_no_constant)
+        document = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite)
+        if b"\\ud" in body.lower():
+            json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no character, and could not be answered
+        return document
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"The body is not JSON: {_short(error)}") from None
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large a number")
+    return number
 
 
 def _encode_json(value: BaseModel | Any) -> bytes:
@@ -50,28 +63,52 @@ class _CoreLoader(_Loader):  # type: ignore[misc]
     """YAML with the 1.2 core schema: `YES`, `on` and dates are strings. Tags beyond the core's are refused."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}
+    yaml_constructors: dict[str | None, Any] = {}
 
 
-def _resolvers() -> None:
-    import re
-
-    for tag, pattern, first in (
-        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-        ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-        ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-    ):
-        _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), first)
+class _CoreDumper(_Dumper):  # type: ignore[misc]
+    """Quotes what either YAML 1.1 or the 1.2 core schema would read as something else than a string."""
 
 
-def _whole(loader: Any, node: Any) -> int:
+_CORE = {
+    "null": (re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
+    "bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")),
+    "int": (re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"), list("-+0123456789")),
+    "float": (re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z"), list("-+.0123456789")),
+}
+
+
+def _whole(text: str) -> int:
     """The core schema writes octal 0o17 and knows no 017."""
-    text: str = loader.construct_scalar(node)
     return int(text, 0) if text.lstrip("+-")[:2] in ("0o", "0x") else int(text)
 
 
-_resolvers()
-_CoreLoader.add_constructor("tag:yaml.org,2002:int", _whole)
+def _scalar(read: Callable[[str], Any], tag: str) -> Callable[[Any, Any], Any]:
+    pattern, _ = _CORE[tag]
+
+    def construct(loader: Any, node: Any) -> Any:
+        text = loader.construct_scalar(node)
+        if not pattern.match(text):
+            raise ValueError(f"{text[:50]!r} is not of the type {tag}")
+        return read(text)
+
+    return construct
+
+
+def _build_core() -> None:
+    prefix = "tag:yaml.org,2002:"
+    for tag, (pattern, first) in _CORE.items():
+        _CoreLoader.add_implicit_resolver(prefix + tag, pattern, first)
+        _CoreDumper.add_implicit_resolver(prefix + tag, pattern, first)
+    readers = {"null": lambda _: None, "bool": lambda text: text.lower() == "true", "int": _whole, "float": _finite}
+    for tag, read in readers.items():
+        _CoreLoader.add_constructor(prefix + tag, _scalar(read, tag))
+    for tag in ("str", "seq", "map"):
+        _CoreLoader.add_constructor(prefix + tag, getattr(_Loader, f"construct_yaml_{tag}"))
+    _CoreLoader.add_constructor(None, _Loader.construct_undefined)
+
+
+_build_core()
 
 
 def _decode_yaml(body: bytes) -> Any:
@@ -110,7 +147,8 @@ def _measure(node: Any, sizes: dict[int, int]) -> int:
         return known
     sizes[id(node)] = 0
     children = node.value if isinstance(node.value, list) else []
-    total = 1
+    total = 1 if children else 1 + len(node.value) // SCALAR
+    _check_keys(node)
     for child in children:
         total += sum(_measure(part, sizes) for part in child) if isinstance(child, tuple) else _measure(child, sizes)
         if total > NODES:
@@ -119,8 +157,20 @@ def _measure(node: Any, sizes: dict[int, int]) -> int:
     return total
 
 
+def _check_keys(node: Any) -> None:
+    """Raises Unreadable where a map has a key twice: which of them would be meant?"""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in seen:
+                raise Unreadable(f"The YAML has the key {key.value[:50]!r} twice, again in line {key.start_mark.line + 1}")
+            seen.add((key.tag, key.value))
+
+
 def _encode_yaml(value: BaseModel | Any) -> bytes:
-    text: str = yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.dump(plain(value), Dumper=_CoreDumper, sort_keys=False, allow_unicode=True, width=120)
     return text.encode()
 
 

@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Literal
 from uuid import UUID
 
@@ -77,19 +78,18 @@ class Store:
         """What is in the folder `path`, hidden names left out; with `deep`, every file below it. Raises NotFound."""
         real = self.find(session, path)
         if real.is_file():
-            return [_entry(real, path.strip("/"))]
+            return [entry for entry in [_entry(real, path.strip("/"))] if entry]
         return list(self._walk(real, path.strip("/"), deep=deep))
 
     def _walk(self, real: Path, path: str, *, deep: bool) -> Iterator[Entry]:
-        names = sorted(SHOWN if not path else (item.name for item in real.iterdir()))
-        for name in names:
-            item, below = real / name, f"{path}/{name}".lstrip("/")
-            if name.startswith(".") or item.is_symlink() or not item.exists():
-                continue
-            if not (deep and item.is_dir()):
-                yield _entry(item, below)
-            else:
-                yield from self._walk(item, below, deep=True)
+        folders = [(real, path)]
+        while folders:
+            for item, below in _content(*folders.pop()):
+                if deep and item.is_dir():
+                    folders.append((item, below))
+                elif entry := _entry(item, below):
+                    yield entry
+            folders.sort(key=lambda folder: folder[1], reverse=True)
 
     def remove(self, session: UUID, *parts: str) -> None:
         """Delete these parts of the session's folder, or all of it."""
@@ -97,6 +97,20 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _entry(item: Path, path: str) -> Entry:
-    about = item.stat()
-    return Entry(path, item.is_dir(), 0 if item.is_dir() else about.st_size, int(about.st_mtime))
+def _content(folder: Path, path: str) -> list[tuple[Path, str]]:
+    """What is in a folder, by name; nothing where the session took it, or the right to read it, away while it was listed."""
+    try:
+        names = sorted(item.name for item in folder.iterdir()) if path else SHOWN
+    except OSError:
+        return []
+    found = [(folder / name, f"{path}/{name}".lstrip("/")) for name in names if not name.startswith(".")]
+    return [(item, below) for item, below in found if not item.is_symlink()]
+
+
+def _entry(item: Path, path: str) -> Entry | None:
+    try:
+        about = item.stat()
+    except OSError:
+        return None
+    folder = S_ISDIR(about.st_mode)
+    return Entry(path, folder, 0 if folder else about.st_size, int(about.st_mtime))

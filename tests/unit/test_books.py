@@ -52,7 +52,7 @@ def wanted(cores: int = 1, memory: int = 1, duration: int = 10, storages: Iterab
         candidates=(Candidate("site", more.get("prepare", 0), more.get("release", 0)),),
         limit=more.get("limit", 3),
     )
-    return Wanted("me", "{}", ask, (), (), more.get("expires", LASTS))
+    return Wanted("me", "{}", ask, ("site",), (), (), more.get("expires", LASTS))
 
 
 def total(pieces: Iterable[Booking]) -> Counter[tuple[Place, int, str]]:

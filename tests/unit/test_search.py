@@ -119,8 +119,8 @@ def test_each_slot_is_the_first_there_is(bookings: list[Booking], ask: Ask) -> N
     if len(slots) < ask.limit:
         assert first_start(timeline, ask, earliest) is None
     if not slots and ask.candidates:
-        assert all(message.level == "ERROR" and message.values and message.values["path"] for message in why_not(timeline, ask))
-        assert why_not(timeline, ask)
+        assert all(message.level == "ERROR" and message.values and message.values["path"] for message in why_not(timeline, ask, NODES))
+        assert why_not(timeline, ask, NODES)
 
 
 @settings(max_examples=150)

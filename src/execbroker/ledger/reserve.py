@@ -11,17 +11,18 @@ class Reserve:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-
-    @property
-    def spent(self) -> bool:
-        return not self._path.exists()
+        self.spent = False
 
     def spend(self) -> None:
+        self.spent = True
         self._path.unlink(missing_ok=True)
 
     def restore(self) -> None:
-        """Set it aside again, once there is room for it and more."""
-        if not self.spent or shutil.disk_usage(self._path.parent).free < 3 * SIZE:
+        """Set it aside where it is not, if there is room for it and more."""
+        if self._path.exists():
+            return
+        self.spent = shutil.disk_usage(self._path.parent).free < 3 * SIZE
+        if self.spent:
             return
         new = self._path.with_suffix(".new")
         with new.open("wb") as file:

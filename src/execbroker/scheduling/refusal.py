@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 from execbroker.model.messages import MessageItem, reason
 from execbroker.scheduling.search import Ask
 from execbroker.scheduling.timeline import Timeline
@@ -5,18 +7,28 @@ from execbroker.scheduling.timeline import Timeline
 _FIELDS = (("cores", "compute.cores.min", ""), ("memory", "compute.memory.min", " GiB"), ("storage", "storage", " GiB"))
 
 
-def why_not(timeline: Timeline, ask: Ask) -> list[MessageItem]:
-    """Every reason for which `find` found nothing, per platform: too large for each node, or no room in time."""
+def why_not(timeline: Timeline, ask: Ask, platforms: Iterable[str]) -> list[MessageItem]:
+    """Every reason for which `find` found nothing: on each of `platforms`, that it is too large for every node, and on
+    those that could run it, that there is no room in time."""
     if ask.latest < ask.earliest:
         return [
             reason("start-is-past", "schedule.requested.start", "The latest start asked for in {path} is {late} s ago",
                    late=ask.earliest - ask.latest)
         ]  # fmt: skip
-    return [message for candidate in ask.candidates for message in _against(timeline, ask, candidate.platform)]
+    able = {candidate.platform for candidate in ask.candidates}
+    found = {platform: _too_large(timeline, ask, platform) for platform in platforms}
+    return [message for platform in found for message in found[platform] or (_no_room(platform) if platform in able else [])]
 
 
-def _against(timeline: Timeline, ask: Ask, platform: str) -> list[MessageItem]:
+def _no_room(platform: str) -> list[MessageItem]:
+    text = "{platform} has no room that starts within {path}"
+    return [reason("no-room", "schedule.requested.start", text, platform=platform)]
+
+
+def _too_large(timeline: Timeline, ask: Ask, platform: str) -> list[MessageItem]:
     sizes = [profile.capacity for _, profile in timeline.of(platform)]
+    if not sizes:
+        return [reason("no-nodes", "compute", "{platform} has nothing to offer at the moment", platform=platform)]
     found = []
     for name, path, units in _FIELDS:
         most = max((getattr(size, name) for size in sizes), default=0)
@@ -27,6 +39,4 @@ def _against(timeline: Timeline, ask: Ask, platform: str) -> list[MessageItem]:
             )
     if not found and not any(ask.least.within(size) for size in sizes):
         found.append(reason("no-such-node", "compute", "No single node of {platform} has all of it together", platform=platform))
-    return found or [
-        reason("no-room", "schedule.requested.start", "{platform} has no room that starts within {path}", platform=platform)
-    ]
+    return found

@@ -1,5 +1,6 @@
 import hmac
 import json
+import os
 import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,12 +20,15 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1", "[::1]"}
 def read_token(folder: Path) -> str:
     """The token of a data folder, made at first start and readable by its owner alone."""
     path = folder / "token"
-    if not path.exists():
-        new = path.with_suffix(f".{secrets.token_hex(4)}")
-        new.touch(mode=0o600)
-        new.write_text(secrets.token_urlsafe(32) + "\n")
-        new.replace(path)
-    return path.read_text().strip()
+    if token := path.read_text().strip() if path.exists() else "":
+        return token
+    new = path.with_suffix(f".{secrets.token_hex(4)}")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(token := secrets.token_urlsafe(32))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    return token
 
 
 class Door:
@@ -32,7 +36,7 @@ class Door:
     pointing its own name here (DNS rebinding) or by sending forms to it."""
 
     def __init__(self, app: ASGIApp, token: str | None, hosts: set[str] | None) -> None:
-        self._app, self._token = app, token.encode() if token else None
+        self._app, self._token = app, None if token is None else token.encode()
         self._hosts = None if hosts is None else hosts | _LOOPBACK
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

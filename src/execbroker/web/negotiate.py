@@ -78,7 +78,7 @@ async def read_body(request: Request) -> Any:
 def read_as(adapter: TypeAdapter[T], document: Any) -> T:
     """The document as a model. Raises Invalid, with every fault."""
     if not isinstance(document, dict):
-        raise Invalid(faults=(Fault("", "not-an-object", "an object is needed here", document),))
+        raise Invalid(faults=(Fault("", "not-an-object", "an object is needed here", _brief(document)),))
     try:
         return adapter.validate_python(document)
     except ValidationError as error:
@@ -94,9 +94,9 @@ def _fault(fault: Any) -> Fault:
     if fault["type"] == "union_tag_not_found":
         found = fault["input"].get("kind") if isinstance(fault["input"], dict) else fault["input"]
         if not isinstance(fault["input"], dict):
-            return Fault(path.lstrip("."), "object_type", "an object with a kind is needed here", found)
+            return Fault(path.lstrip("."), "object_type", "an object with a kind is needed here", _brief(found))
         text = "a kind, the URI of its type, is needed here" if found is None else "a string is needed here"
-        return Fault(f"{path}.kind".lstrip("."), "missing" if found is None else "string_type", text, found)
+        return Fault(f"{path}.kind".lstrip("."), "missing" if found is None else "string_type", text, _brief(found))
     return Fault(path.lstrip("."), fault["type"], fault["msg"].removeprefix("Value error, "), _brief(fault["input"]))
 
 

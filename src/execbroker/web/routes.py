@@ -154,7 +154,7 @@ async def output(
     headers = {"Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
     asked = request.headers.get("range")
     if asked is None:
-        content = await broker.output(uuid, who, stream, offset)
+        content = await broker.output(uuid, who, stream, min(offset, size))
         return Response(content, headers=headers, media_type="text/plain; charset=utf-8")
     first, last = _range(asked, size)
     content = await broker.output(uuid, who, stream, first, last + 1)
@@ -223,7 +223,7 @@ def _seconds(after: str | None) -> int | None:
 
 def _range(header: str, size: int) -> tuple[int, int]:
     """The first and last byte of a single range (RFC 9110, 14.1.2). Raises RangeNotSatisfiable."""
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.replace(" ", ""))
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.replace(" ", ""))
     if match and match[1]:
         first, last = int(match[1]), min(int(match[2]) if match[2] else size - 1, size - 1)
         if first <= last:

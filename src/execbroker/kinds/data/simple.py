@@ -20,4 +20,6 @@ class SimpleDataResource(AbstractDataResource):
     def sources(self) -> list[Source]:
         if not self.location:
             raise ValueError("a data resource needs a `location`, the URL to download")
+        if self.size is not None and not 0 <= self.size < 1 << 63:
+            raise ValueError("its `size` in bytes must be 0 or more, and that of a file")
         return [Source(self.location, file_name(self.location), self.size, self.checksum)]

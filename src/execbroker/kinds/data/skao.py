@@ -39,5 +39,7 @@ class SkaoDataResource(AbstractDataResource):
         url = next((replica.dataurl for replica in block.replicas or [] if replica.dataurl), None)
         if not url:
             raise ValueError("a SKAO data resource needs a replica with a `dataurl`")
+        if block.datasize is not None and not 0 <= block.datasize < 1 << 63:
+            raise ValueError("its `datasize` in bytes must be 0 or more, and that of a file")
         checksum = f"{block.checksum.type}:{block.checksum.value}".lower() if block.checksum else None
         return [Source(url, safe_name(block.objectname or url.rpartition("/")[2]), block.datasize, checksum)]

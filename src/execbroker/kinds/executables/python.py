@@ -17,7 +17,7 @@ def requirements_against(requirements: list[str] | None) -> list[MessageItem]:
         try:
             if Requirement(text).url:
                 against.append(reason("requirement-url", path, "{text} at {path} names an address; a name is needed", text=text))
-        except InvalidRequirement:
+        except (InvalidRequirement, RecursionError):
             against.append(reason("bad-requirement", path, "{text} at {path} is not a requirement such as numpy>=2", text=text))
     return against
 
