@@ -143,7 +143,7 @@ def _schedule(plan: Plan, defaults: OfferSettings, now: int) -> None:
     block = plan.request.schedule
     asked = (block and block.requested) or RequestedScheduleItem()
     path = "schedule.requested"
-    plan.duration = int((asked.duration or defaults.duration).total_seconds())
+    plan.duration = int((defaults.duration if asked.duration is None else asked.duration).total_seconds())
     if asked.duration is not None and plan.duration < 1:
         plan.reasons.append(reason("not-positive", f"{path}.duration", "The duration in {path} must be a second at least"))
     earliest, latest = now, now + int(defaults.horizon.total_seconds())
@@ -154,12 +154,13 @@ def _schedule(plan: Plan, defaults: OfferSettings, now: int) -> None:
         earliest, latest = int(asked.start.start.timestamp()), int(asked.start.end.timestamp())
         if latest < earliest:
             plan.reasons.append(reason("empty-range", f"{path}.start", "The range in {path} ends before it begins"))
+            latest = earliest
         elif latest < now:
             text = "The latest start in {path} was {ago} s ago"
             plan.reasons.append(reason("start-is-past", f"{path}.start", text, ago=now - latest))
         elif earliest > FAR:
             plan.reasons.append(reason("too-far", f"{path}.start", "The range in {path} begins after the year 4999"))
-        latest = min(latest, FAR)
+        earliest, latest = min(earliest, FAR), min(latest, FAR)
         if not asked.start.zoned:
             plan.warnings.append(warning("no-zone", f"{path}.start", "No time zone in {path}: UTC was taken"))
     plan.start = max(earliest, now), latest

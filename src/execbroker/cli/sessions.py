@@ -1,5 +1,5 @@
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
@@ -133,13 +133,17 @@ async def logs(
     stderr: Annotated[bool, typer.Option("--stderr", help="What it wrote to stderr, instead of stdout.")] = False,
 ) -> None:
     """Print what a session wrote."""
+    from execbroker.client import NoAnswer
+
     found = await visit.find(uuid)
     stream: Literal["stdout", "stderr"] = "stderr" if stderr else "stdout"
     offset = await _copy(visit.client, found, stream, 0)
     if follow:
         async with aclosing(visit.client.follow(found, every=1)) as sessions:
             async for _ in sessions:
-                offset = await _copy(visit.client, found, stream, offset)
+                with suppress(NoAnswer):  # the broker may be away for a moment; the next time brings it all
+                    offset = await _copy(visit.client, found, stream, offset)
+        await _copy(visit.client, found, stream, offset)
 
 
 async def _copy(client: "AsyncClient", uuid: UUID, stream: Literal["stdout", "stderr"], offset: int) -> int:

@@ -24,15 +24,23 @@ async def reply_codec(request: Request) -> Codec:
     header = request.headers.get("accept", "").strip()
     if not header or header == "*/*":
         return default
-    best: tuple[float, int, int] | None = None
-    chosen: Codec | None = None
-    for position, (media_range, quality) in enumerate(_accepted(header)):
-        codec, specific = _match(media_range, default)
-        if codec and quality > 0 and (best is None or (quality, specific, -position) > best):
-            best, chosen = (quality, specific, -position), codec
-    if chosen is None:
+    accepted = list(_accepted(header))
+    liked = [(*_liking(codec, accepted), codec is default, codec) for codec in CODECS]
+    quality, *_, chosen = max(liked, key=lambda one: one[:-1])
+    if quality <= 0:
         raise NotAcceptable(f"Nothing in {header!r} is spoken here; what is: {_NAMES}")
     return chosen
+
+
+def _liking(codec: Codec, accepted: list[tuple[str, float]]) -> tuple[float, int, int]:
+    """The quality of the most specific range that a codec is in, how specific that is, and how early it was named."""
+    found = [
+        (specific, -position, quality)
+        for position, (media_range, quality) in enumerate(accepted)
+        if (specific := _specific(codec, media_range)) is not None
+    ]
+    specific, position, quality = max(found, default=(0, 0, 0.0))
+    return quality, specific, position
 
 
 def _accepted(header: str) -> Iterator[tuple[str, float]]:
@@ -45,14 +53,13 @@ def _accepted(header: str) -> Iterator[tuple[str, float]]:
             yield media_range, 0.0
 
 
-def _match(media_range: str, default: Codec) -> tuple[Codec | None, int]:
-    if media_range in _BY_NAME:
-        return _BY_NAME[media_range], 2
+def _specific(codec: Codec, media_range: str) -> int | None:
+    """How closely a media range describes a codec; None where it does not."""
     if media_range == "application/problem+json":
-        return _BY_NAME["application/json"], 2
-    if media_range in ("*/*", "application/*"):
-        return default, 0 if media_range == "*/*" else 1
-    return None, 0
+        media_range = "application/json"
+    if _BY_NAME.get(media_range) is codec:
+        return 2
+    return {"application/*": 1, "*/*": 0}.get(media_range)
 
 
 async def read_body(request: Request) -> Any:
