@@ -110,7 +110,6 @@ async def _note(ledger: Ledger, what: str, seconds: float, amount: float, clock:
 def _locked(folder: Path) -> IO[str]:
     """The data folder, for this broker alone: the lock goes with the process, however it ends. Raises StartupError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (folder / "lock").open("a")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -119,11 +118,15 @@ def _locked(folder: Path) -> IO[str]:
             f"The data folder {folder} is in use by another broker; stop it, or name another with --data"
         ) from None
     except OSError as error:
-        raise StartupError(f"The data folder {folder} cannot be used: {error.strerror}") from None
+        raise _unusable(folder, error) from None
     os.truncate(lock.fileno(), 0)
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock
+
+
+def _unusable(folder: Path, error: OSError) -> StartupError:
+    return StartupError(f"The data folder {folder} cannot be used: {error.strerror}")
 
 
 def create_app(config: Config, clock: Clock | None = None, *, engine: bool = True) -> FastAPI:
@@ -149,8 +152,11 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     add_problems(app)
     app.include_router(router)
     app.include_router(dialect)
-    config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    token = read_token(config.folder) if config.auth.mode == "token" else None
+    try:
+        config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        token = read_token(config.folder) if config.auth.mode == "token" else None
+    except OSError as error:
+        raise _unusable(config.folder, error) from None
     app.add_middleware(Door, token=token, hosts=_known_hosts(config))
     return app
 

@@ -257,7 +257,7 @@ def _volumes(plan: Plan) -> None:
 
 
 def _mount_point(plan: Plan, path: str, text: str) -> str:
-    point = PurePosixPath(text)
+    point = PurePosixPath(f"/{text.lstrip('/')}" if text.startswith("/") else text)  # POSIX makes something else of two slashes
     if "\0" in text or ".." in point.parts or not point.parts or point.parts == ("/",):
         plan.reasons.append(
             reason("bad-path", path, "{text} in {path} is not a path that can be mounted at", text=text.replace("\0", "?"))

@@ -9,13 +9,14 @@ from uuid import UUID, uuid4
 
 import structlog
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, select, update
 
 from execbroker.engine.lifecycle import CHOICES
 from execbroker.errors import BrokerError, Busy, IllegalMove, NotFound, StorageFull
+from execbroker.faults import reach
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import OfferSetRow, SessionRow, read_session
-from execbroker.ledger.tables import bookings, sessions
+from execbroker.ledger.tables import sessions
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.messages import MessageItem, message
 from execbroker.model.phases import Phase
@@ -135,10 +136,10 @@ class Books:
 
         return await self._take_on(operation)
 
-    async def accept(self, uuid: UUID) -> None:
+    async def accept(self, uuid: UUID) -> SessionRow:
         """Make an offer the owner's; its siblings are REJECTED and what they held is free. Raises IllegalMove."""
 
-        async def operation(transaction: Transaction, now: int) -> None:
+        async def operation(transaction: Transaction, now: int) -> SessionRow:
             row = await _find(transaction, uuid, Phase.ACCEPTED)
             assert row.slot is not None
             late = now - row.slot.start
@@ -149,28 +150,31 @@ class Books:
             await _turn_down(transaction, [row.offerset], Phase.REJECTED, now)
             await self._release(transaction, row.offerset)
             self._hold(transaction, uuid, bookings_of(row.slot))
+            return replace(row, phase=Phase.ACCEPTED, modified=now)
 
-        await self._do(operation)
+        return await self.write(operation)
 
-    async def reject(self, uuid: UUID) -> None:
+    async def reject(self, uuid: UUID) -> SessionRow:
         """Turn an offer down; the others stay. Raises IllegalMove."""
 
-        async def operation(transaction: Transaction, now: int) -> None:
+        async def operation(transaction: Transaction, now: int) -> SessionRow:
             row = await _find(transaction, uuid, Phase.REJECTED)
             await transaction.move(row, Phase.REJECTED, now)
             await self._shrink(transaction, [row.offerset])
+            return replace(row, phase=Phase.REJECTED, modified=now)
 
-        await self._do(operation)
+        return await self.write(operation)
 
-    async def cancel(self, uuid: UUID) -> None:
+    async def cancel(self, uuid: UUID) -> SessionRow:
         """Stop an accepted session, wherever it has got to: it is released first, then CANCELLED. Raises IllegalMove."""
 
-        async def operation(transaction: Transaction, now: int) -> None:
+        async def operation(transaction: Transaction, now: int) -> SessionRow:
             row = await _find(transaction, uuid, Phase.CANCELLED)
             said = [message("INFO", "cancelled", "Cancelled by its owner")]
             await transaction.move(row, Phase.RELEASING, now, said, outcome=Phase.CANCELLED, due=now)
+            return replace(row, phase=Phase.RELEASING, outcome=Phase.CANCELLED, modified=now)
 
-        await self._do(operation)
+        return await self.write(operation)
 
     async def settle(self, row: SessionRow, now: int, said: Iterable[MessageItem], **values: Any) -> bool:
         """End a released session and give back what it held; storage that was used is kept for its lifetime from now.
@@ -189,7 +193,7 @@ class Books:
             self._hold(transaction, row.uuid, clip(bookings_of(slot), now))
             return True
 
-        return await self._do(operation)
+        return await self.write(operation)
 
     async def let_go(self, uuid: UUID) -> None:
         """Forget what an ended session held, once its storage is deleted."""
@@ -197,7 +201,7 @@ class Books:
         async def operation(transaction: Transaction, _: int) -> None:
             await self._release(transaction, uuid)
 
-        await self._do(operation)
+        await self.write(operation)
 
     async def expire(self) -> None:
         """Let the offers go whose time is over, as every other operation does first."""
@@ -205,7 +209,7 @@ class Books:
         async def operation(transaction: Transaction, now: int) -> None:
             pass
 
-        await self._do(operation)
+        await self.write(operation)
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp())
@@ -213,10 +217,17 @@ class Books:
     async def _take_on(self, operation: Operation[T]) -> T:
         """Do what would fill the disk further, unless it is full already."""
         if self._ledger.reserve.spent:
+            self._ledger.reserve.restore()
+        if self._ledger.reserve.spent:
             raise StorageFull("The broker's disk is full: nothing new is taken on until there is room again")
-        return await self._do(operation)
+        return await self.write(operation)
 
-    async def _do(self, operation: Operation[T]) -> T:
+    async def write(self, operation: Operation[T]) -> T:
+        """Do this in the next transaction, with whatever else waits: one flush of the disk serves them all.
+
+        An operation gets the transaction and the time. It may raise IllegalMove or NotFound before it has written anything;
+        whatever else goes wrong undoes all of the transaction. Raises Busy, StorageFull.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait((operation, future))
@@ -244,6 +255,9 @@ class Books:
                 await self._expire(transaction, now)
                 for operation, _ in batch:
                     answers.append(await _attempt(operation, transaction, now))
+                await transaction.flush()
+                reach("books.writing")
+            reach("books.written")
         except Exception as error:  # whatever it was, nothing is committed, so nothing may stay in memory
             for undo in reversed(self._undo):
                 undo()
@@ -283,8 +297,7 @@ class Books:
         self._undo.append(undo)
 
     async def _release(self, transaction: Transaction, *holders: UUID) -> None:
-        texts = [str(holder) for holder in holders]
-        await transaction.execute(delete(bookings).where(bookings.c.holder.in_(texts)))
+        await transaction.unbook(holders)
         for holder in holders:
             if pieces := self._held.pop(holder, None):
                 self.timeline.give(pieces)

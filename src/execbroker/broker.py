@@ -51,7 +51,7 @@ class Broker:
         """An accepted session at the first possible time, or a FAILED one with every reason. Raises Busy, StorageFull."""
         plan = await self._plan(request)
         answer: Answer = await self._books.direct(await self._wanted(plan, owner))
-        return await self.session(answer.offers[0].uuid, owner, renderer)
+        return renderer.session(answer.offers[0], plan.request, answer.messages)
 
     async def _plan(self, request: ExecutionRequest) -> Plan:
         return understand(request, self._defaults, self._now())
@@ -104,7 +104,9 @@ class Broker:
     async def offerset(self, uuid: UUID, owner: str, renderer: Renderer, wait: float = 0) -> OfferSetResponse:
         """One offerset, its offers as they are now; after `wait` seconds at most, or once it changes. Raises NotFound."""
         changed = self._ledger.changes.watch(uuid) if wait else None
-        row = await self._owned(await self._ledger.offerset(uuid), uuid, owner)
+        row = await self._ledger.offerset(uuid)
+        if row is None or row.owner != owner:
+            raise NotFound(f"There is no offerset {uuid}")
         offers = await self._ledger.offers(uuid)
         if changed and any(offer.phase is Phase.OFFERED for offer in offers) and await _happens(changed, wait):
             return await self.offerset(uuid, owner, renderer)
@@ -117,18 +119,24 @@ class Broker:
         deadline = self._clock.monotonic() + wait
         while True:
             changed = self._ledger.changes.watch(uuid)
-            row = await self._owned(await self._ledger.session(uuid), uuid, owner)
+            row, request = await self._session(uuid, owner)
             left = deadline - self._clock.monotonic()
             if row.phase.is_final or left <= 0 or (unless is not None and row.phase is not unless):
                 break
             if not await _happens(changed, left) or unless is None:
                 deadline = -math.inf
-        return await self._rendered(row, renderer)
+        return await self._rendered(row, request, renderer)
 
-    async def _rendered(self, row: SessionRow, renderer: Renderer) -> ScheduledExecutionSession:
-        offerset = await self._ledger.offerset(row.offerset)
-        assert offerset is not None
-        return renderer.session(row, _request(offerset), await self._ledger.messages(row.uuid))
+    async def _session(self, uuid: UUID, owner: str) -> tuple[SessionRow, str]:
+        """A session of this owner's, with its request. What is not yours is not there: raises NotFound."""
+        found = await self._ledger.session_and_request(uuid)
+        if found is None or found[0].owner != owner:
+            raise NotFound(f"There is no session {uuid}")
+        return found
+
+    async def _rendered(self, row: SessionRow, request: str, renderer: Renderer) -> ScheduledExecutionSession:
+        messages = [MessageItem.model_validate_json(text) for text in await self._ledger.messages(row.uuid)]
+        return renderer.session(row, ExecutionRequest.model_validate_json(request), messages)
 
     async def component(self, uuid: UUID, owner: str, renderer: Renderer) -> AbstractComponent:
         """The session, the offerset, or the part of a session, that has this uuid. Raises NotFound."""
@@ -156,11 +164,11 @@ class Broker:
     ) -> list[ScheduledExecutionSession]:
         """The newest first."""
         rows = await self._ledger.sessions(owner, phases, after, limit)
-        return [await self._rendered(row, renderer) for row in rows]
+        return [await self._rendered(row, request, renderer) for row, request in rows]
 
     async def update(self, uuid: UUID, change: AbstractUpdate, owner: str, renderer: Renderer) -> ScheduledExecutionSession:
         """Accept, reject or cancel. Raises NotFound, IllegalMove, and Invalid for an update that no session has."""
-        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        _, request = await self._session(uuid, owner)
         verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}
         if not isinstance(change, EnumValueUpdate):
             raise Invalid(faults=(Fault("kind", "unknown-update", "only uri:enum-value-update is known here", change.kind),))
@@ -169,26 +177,26 @@ class Broker:
         if change.value.upper() not in verbs:
             allowed = ", ".join(verbs)
             raise Invalid(faults=(Fault("value", "unknown-value", f"the values there are: {allowed}", change.value),))
-        await verbs[change.value.upper()](uuid)
-        return await self.session(uuid, owner, renderer)
+        row = await verbs[change.value.upper()](uuid)
+        return await self._rendered(row, request, renderer)
 
     async def output(self, uuid: UUID, owner: str, stream: Stream, offset: int, end: int | None = None) -> bytes:
         """What the session wrote, from byte `offset` until before `end`. Raises NotFound."""
-        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        await self._session(uuid, owner)
         return await asyncio.to_thread(self._store.read_output, uuid, stream, offset, end)
 
     async def output_size(self, uuid: UUID, owner: str, stream: Stream) -> int:
-        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        await self._session(uuid, owner)
         return await asyncio.to_thread(self._store.output_size, uuid, stream)
 
     async def files(self, uuid: UUID, owner: str, path: str, *, deep: bool) -> list[Entry]:
         """What is in a folder of the session's results. Raises NotFound."""
-        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        await self._session(uuid, owner)
         return await asyncio.to_thread(lambda: self._store.entries(uuid, path, deep=deep))
 
     async def file(self, uuid: UUID, owner: str, path: str) -> Any:
         """Where on disk a file or folder of the session's results is. Raises NotFound."""
-        await self._owned(await self._ledger.session(uuid), uuid, owner)
+        await self._session(uuid, owner)
         return await asyncio.to_thread(self._store.find, uuid, path)
 
     def platforms(self) -> list[dict[str, Any]]:
@@ -209,12 +217,6 @@ class Broker:
             "release": format_duration(timedelta(seconds=platform.settings.release.total_seconds())),
             "notes": list(capacity.notes) if capacity else [],
         }
-
-    async def _owned(self, row: Any, uuid: UUID, owner: str) -> Any:
-        """What is not yours is not there."""
-        if row is None or row.owner != owner:
-            raise NotFound(f"There is no such thing here: {uuid}")
-        return row
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp())

@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -76,10 +76,10 @@ class Renderer:
             offers=[self.session(offer, request) for offer in offers],
         )
 
-    def session(self, row: SessionRow, request: ExecutionRequest, texts: Sequence[str] = ()) -> ScheduledExecutionSession:
-        """One session. `texts` are its messages as the ledger keeps them."""
+    def session(self, row: SessionRow, request: ExecutionRequest, said: Iterable[MessageItem] = ()) -> ScheduledExecutionSession:
+        """One session; `said` are its messages."""
         one = _Session(self.base, row, request)
-        messages = [MessageItem.model_validate_json(text) for text in texts]
+        messages = list(said)
         if row.state.doing and row.phase is Phase.PREPARING:
             messages.append(message("INFO", "progress", "{doing}", doing=row.state.doing))
         options = [EnumValueOption(path="phase", values=[*choices])] if (choices := CHOICES.get(row.phase)) else None

@@ -23,7 +23,7 @@ statuses = st.builds(
 def test_every_phase_has_its_moves_and_only_final_ones_have_none() -> None:
     assert set(MOVES) == set(Phase)
     assert {phase for phase, moves in MOVES.items() if not moves} == FINAL
-    assert FINAL | HOLDING == set(Phase)
+    assert set(Phase) == FINAL | HOLDING
 
 
 def test_failure_and_cancellation_pass_through_release() -> None:

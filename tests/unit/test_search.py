@@ -14,7 +14,9 @@ from execbroker.scheduling.timeline import Booking, Place, Timeline, bookings_of
 
 HORIZON = 80
 NODES = {"fast": (Node("a", 4, 4, 6), Node("b", 6, 3, 9)), "slow": (Node("c", 5, 8, 4),)}
-PLACES = {Place(name, node.name): Amounts(node.cores, node.memory, node.storage) for name, nodes in NODES.items() for node in nodes}
+PLACES = {
+    Place(name, node.name): Amounts(node.cores, node.memory, node.storage) for name, nodes in NODES.items() for node in nodes
+}
 
 
 def amount_range(most: int) -> st.SearchStrategy[Range]:
@@ -119,7 +121,9 @@ def test_each_slot_is_the_first_there_is(bookings: list[Booking], ask: Ask) -> N
     if len(slots) < ask.limit:
         assert first_start(timeline, ask, earliest) is None
     if not slots and ask.candidates:
-        assert all(message.level == "ERROR" and message.values and message.values["path"] for message in why_not(timeline, ask, NODES))
+        assert all(
+            message.level == "ERROR" and message.values and message.values["path"] for message in why_not(timeline, ask, NODES)
+        )
         assert why_not(timeline, ask, NODES)
 
 

@@ -252,7 +252,12 @@ def test_what_is_read_liberally(site: Site) -> None:
 
 
 FULL = {
-    "executable": {**NOTEBOOK, "meta": {"name": "n", "description": "d"}, "parameters": {"a": [1, {"b": 2}]}, "requirements": ["x"]},
+    "executable": {
+        **NOTEBOOK,
+        "meta": {"name": "n", "description": "d"},
+        "parameters": {"a": [1, {"b": 2}]},
+        "requirements": ["x"],
+    },
     "compute": {
         "kind": "simple-compute-resource",
         "cores": {"min": 1, "max": 2},
@@ -319,7 +324,9 @@ def test_a_document_spoilt_anywhere_is_never_a_5xx(tmp_path_factory: pytest.Temp
 
 
 @settings(max_examples=10)
-@given(st.lists(st.dictionaries(st.sampled_from(["kind", "path", "value", "delta", "units", "x"]), values, max_size=4), max_size=10))
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["kind", "path", "value", "delta", "units", "x"]), values, max_size=4), max_size=10)
+)
 def test_any_update_is_never_a_5xx(tmp_path_factory: pytest.TempPathFactory, updates: list[dict[str, Any]]) -> None:
     async def work(site: Site) -> None:
         (offer, *_) = await site.offers()

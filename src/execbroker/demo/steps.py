@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,8 @@ from rich.text import Text
 from execbroker.cli.following import follow_to_end
 from execbroker.cli.offers import print_answer, uuid_of
 from execbroker.cli.tables import console, messages_of, phase_text, print_messages
-from execbroker.client import AsyncClient
-from execbroker.model.phases import Phase
+from execbroker.client import AsyncClient, ClientError
+from execbroker.model.phases import HOLDING, Phase
 from execbroker.model.registry import published
 from execbroker.model.sessions import ScheduledExecutionSession
 from execbroker.places import data_folder
@@ -22,6 +23,7 @@ NOTEBOOK, TABLE = "hubble-diagram.ipynb", "supernovae.csv"
 EXECUTED, PLOT = "hubble-diagram-executed.ipynb", "hubble-diagram.png"
 RESULTS = {EXECUTED: f"home/{EXECUTED}", PLOT: f"storage/results/{PLOT}"}
 TAIL = 20
+PATIENCE = 15
 
 
 def show_demo(folder: Path | None = None) -> int:
@@ -41,6 +43,7 @@ async def _demo(folder: Path, bundle: Path, out: Console) -> int:
     async with listening(_settings(folder, bundle)) as url, AsyncClient(url, folder=folder) as client:
         out.print(f"A broker of its own listens on {url}; its data is in {folder}")
         out.print(f"\nWhen can {NOTEBOOK} run, for 10 minutes, on 1 core with 1 GiB?\n")
+        await _clear(client, bundle)
         answer = await client.ask(request_for(bundle))
         print_answer(out, answer)
         if not answer.offers:
@@ -96,8 +99,26 @@ async def _run(client: AsyncClient, uuid: str, out: Console) -> ScheduledExecuti
     try:
         return await follow_to_end(client, uuid, out)
     except asyncio.CancelledError:
-        await client.cancel(uuid)
+        await _end(client, await client.session(uuid))
         raise
+
+
+async def _clear(client: AsyncClient, bundle: Path) -> None:
+    """End what an interrupted demo left: its hold on this machine would make the next one wait."""
+    for session in await client.sessions(sorted(HOLDING)):
+        if getattr(session.executable, "location", None) == (bundle / NOTEBOOK).as_uri():
+            await _end(client, session)
+
+
+async def _end(client: AsyncClient, session: ScheduledExecutionSession) -> None:
+    """Give up a session, and wait until it holds nothing any more."""
+    uuid = uuid_of(session)
+    with suppress(ClientError):  # it may have ended by itself
+        await (client.reject if session.phase is Phase.OFFERED else client.cancel)(uuid)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            async for _ in client.follow(uuid):
+                pass
 
 
 async def _hand_over(client: AsyncClient, session: ScheduledExecutionSession, folder: Path, out: Console) -> int:

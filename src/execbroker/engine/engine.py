@@ -16,6 +16,7 @@ from execbroker.faults import reach
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, State
 from execbroker.ledger.tables import sessions
+from execbroker.ledger.transaction import Transaction
 from execbroker.lowering import folders_of, job_of
 from execbroker.model.messages import MessageItem, message
 from execbroker.model.phases import Phase
@@ -118,7 +119,9 @@ class Engine:
         if due is None or due > now:
             return False
         under_way = {uuid for uuids in self._tasks.values() for uuid in uuids}  # a clock that jumps must not end their lease
-        rows = await self._ledger.lease(now, now + LEASE, str(uuid4()), room, under_way)
+        rows = await self._books.write(
+            lambda transaction, _: self._ledger.lease(transaction, now, now + LEASE, str(uuid4()), room, under_way)
+        )
         running = [row for row in rows if row.phase is Phase.RUNNING]
         for platform in {row.slot.platform for row in running if row.slot}:
             here = [row for row in running if row.slot and row.slot.platform == platform]
@@ -315,9 +318,13 @@ class Engine:
         now, outcome = self._now(), move.outcome or row.outcome
         due = self._free_until(row, move.to, now)
         free = {"leased_until": now + LEASE} if due is None else {"due": due, "leased_until": None, "lease": None}
-        async with self._ledger.write() as transaction:
+
+        async def operation(transaction: Transaction, _: int) -> bool:
             moved = await transaction.move(row, move.to, now, move.messages, row.lease, outcome=outcome, **free, **values)
             reach(f"{move.to}.writing")
+            return moved
+
+        moved = await self._books.write(operation)
         reach(f"{move.to}.written")
         if not moved:
             await self._leave_off(row)
@@ -342,21 +349,28 @@ class Engine:
         if not said and not values:
             await self._leave_off(row, due=due)
             return
-        async with self._ledger.write() as transaction:
-            unleased = {"due": due, "leased_until": None, "lease": None}
-            moved = await transaction.move(row, row.phase, self._now(), said, row.lease, **unleased, **values)
-        if not moved:
+        unleased = {"due": due, "leased_until": None, "lease": None}
+
+        async def operation(transaction: Transaction, _: int) -> bool:
+            return await transaction.move(row, row.phase, self._now(), said, row.lease, **unleased, **values)
+
+        if not await self._books.write(operation):
             await self._leave_off(row)
 
     async def _leave_off(self, row: SessionRow, **values: Any) -> None:
         """Give the lease back where it is still ours. A due time is only set where the session is still where it was."""
         lease = update(sessions).where(sessions.c.uuid == str(row.uuid), sessions.c.lease == row.lease)
         free = {"leased_until": None, "lease": None}
-        async with self._ledger.write() as transaction:
-            if values and await transaction.execute(lease.where(sessions.c.phase == row.phase.value).values(**free, **values)):
-                return
+        here = lease.where(sessions.c.phase == row.phase.value)
+
+        async def operation(transaction: Transaction, _: int) -> bool:
+            if values and await transaction.execute(here.values(**free, **values)):
+                return False
             await transaction.execute(lease.values(**free))
-        self._ledger.changes.due.set()
+            return True
+
+        if await self._books.write(operation):
+            self._ledger.changes.due.set()
 
     async def _failed(self, row: SessionRow, name: str, text: str) -> SessionRow | None:
         if row.phase is not Phase.RELEASING:

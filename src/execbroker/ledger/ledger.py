@@ -22,6 +22,9 @@ from execbroker.scheduling.timeline import Booking, Place
 BUSY_SECONDS = 5
 
 
+_WITH_REQUEST = select(sessions, offersets.c.request).join(offersets, offersets.c.uuid == sessions.c.offerset)
+
+
 class Ledger:
     """The store. Every write goes through `write`; whatever is read was committed."""
 
@@ -78,6 +81,11 @@ class Ledger:
         rows = await self._rows(select(sessions).where(sessions.c.uuid == str(uuid)))
         return read_session(rows[0]) if rows else None
 
+    async def session_and_request(self, uuid: UUID) -> tuple[SessionRow, str] | None:
+        """A session with the request it was offered for, a JSON text."""
+        rows = await self._rows(_WITH_REQUEST.where(sessions.c.uuid == str(uuid)))
+        return (read_session(rows[0]), rows[0].request) if rows else None
+
     async def offers(self, offerset: UUID) -> list[SessionRow]:
         """The sessions of an offerset, in the order in which they were offered."""
         rows = await self._rows(select(sessions).where(sessions.c.offerset == str(offerset)).order_by(sessions.c.rank))
@@ -92,16 +100,15 @@ class Ledger:
             query = query.where(offersets.c.uuid.in_(select(sessions.c.offerset).where(sessions.c.phase.in_(wanted))))
         return [read_offerset(row) for row in await self._rows(query)]
 
-    async def sessions(self, owner: str, phases: Iterable[Phase], after: int | None, limit: int) -> list[SessionRow]:
-        """The newest first, `limit` at most, created after `after`, in any of `phases`."""
-        query = (
-            select(sessions).where(sessions.c.owner == owner).order_by(sessions.c.created.desc(), sessions.c.rank).limit(limit)
-        )
+    async def sessions(self, owner: str, phases: Iterable[Phase], after: int | None, limit: int) -> list[tuple[SessionRow, str]]:
+        """With their requests: the newest first, `limit` at most, created after `after`, in any of `phases`."""
+        query = _WITH_REQUEST.where(sessions.c.owner == owner).limit(limit)
+        query = query.order_by(sessions.c.created.desc(), sessions.c.rank)
         if after is not None:
             query = query.where(sessions.c.created > after)
         if wanted := [phase.value for phase in phases]:
             query = query.where(sessions.c.phase.in_(wanted))
-        return [read_session(row) for row in await self._rows(query)]
+        return [(read_session(row), row.request) for row in await self._rows(query)]
 
     async def messages(self, session: UUID) -> list[str]:
         """The messages of a session, as JSON texts, oldest first."""
@@ -125,7 +132,9 @@ class Ledger:
         due: int | None = rows[0][0]
         return due
 
-    async def lease(self, now: int, until: int, token: str, limit: int, without: Iterable[UUID] = ()) -> list[SessionRow]:
+    async def lease(
+        self, transaction: Transaction, now: int, until: int, token: str, limit: int, without: Iterable[UUID]
+    ) -> list[SessionRow]:
         """Take what is due, in one statement, so that nobody else does until `until` or until the lease is given back."""
         free = and_(
             or_(sessions.c.leased_until.is_(None), sessions.c.leased_until <= now),
@@ -133,8 +142,7 @@ class Ledger:
         )
         due = select(sessions.c.uuid).where(sessions.c.due <= now, free).order_by(sessions.c.due).limit(limit)
         query = update(sessions).where(sessions.c.uuid.in_(due)).values(leased_until=until, lease=token).returning(sessions)
-        async with self.write() as transaction:
-            return [read_session(row) for row in await transaction.fetch(query)]
+        return [read_session(row) for row in await transaction.fetch(query)]
 
     async def break_leases(self) -> None:
         """At start: nobody else works on this ledger, so every lease is a dead process's."""

@@ -2,7 +2,7 @@ import os
 import shutil
 from pathlib import Path
 
-SIZE = 8 << 20
+LARGEST = 8 << 20
 
 
 class Reserve:
@@ -21,10 +21,12 @@ class Reserve:
         """Set it aside where it is not, if there is room for it and more."""
         if self._path.exists():
             return
-        self.spent = shutil.disk_usage(self._path.parent).free < 3 * SIZE
+        disk = shutil.disk_usage(self._path.parent)
+        size = min(LARGEST, disk.total // 16)
+        self.spent = disk.free < 3 * size
         if self.spent:
             return
         new = self._path.with_suffix(".new")
         with new.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, SIZE)
+            os.posix_fallocate(file.fileno(), 0, size)
         new.replace(self._path)

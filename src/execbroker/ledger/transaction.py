@@ -1,8 +1,9 @@
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, Insert, Table, and_, insert, update
+from sqlalchemy import Executable, Insert, Table, and_, delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from execbroker.ledger.rows import OfferSetRow, SessionRow, offerset_values, session_values, slot_text, state_text
@@ -13,7 +14,7 @@ from execbroker.scheduling.timeline import Booking
 
 
 class Transaction:
-    """Writes that take effect together. Inserts are gathered and go out in bulk."""
+    """Writes that take effect together. Inserts are gathered and go out in bulk, after all else."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -27,16 +28,16 @@ class Transaction:
     async def flush(self) -> None:
         pending, self._inserts = self._inserts, {}
         for table, rows in pending.items():
+            if not rows:
+                continue
             await self._connection.execute(_insert_into(table), rows)
 
     async def execute(self, statement: Executable) -> int:
         """How many rows it touched."""
-        await self.flush()
         result = await self._connection.execute(statement)
         return int(result.rowcount)
 
     async def fetch(self, statement: Executable) -> Sequence[Any]:
-        await self.flush()
         return (await self._connection.execute(statement)).all()
 
     def add_offerset(self, row: OfferSetRow, offers: Sequence[SessionRow]) -> None:
@@ -63,10 +64,17 @@ class Transaction:
         if rows:
             self.insert(bookings, *rows)
 
+    async def unbook(self, holders: Iterable[UUID]) -> None:
+        """Delete the bookings of these, those gathered here included."""
+        gone = [str(holder) for holder in holders]
+        self._inserts[bookings] = [row for row in self._inserts.get(bookings, []) if row["holder"] not in gone]
+        await self.execute(delete(bookings).where(bookings.c.holder.in_(gone)))
+
     def record(self, session: UUID, phase: Phase, now: int, *messages: MessageItem) -> None:
         """Add to the history of a session: that it came to `phase`, and what there is to say of it."""
         moment = {"session": str(session), "time": now, "phase": phase.value}
-        texts: list[str | None] = [message.model_dump_json(exclude_none=True) for message in messages]
+        dated = [message.model_copy(update={"time": datetime.fromtimestamp(now, UTC)}) for message in messages]
+        texts: list[str | None] = [message.model_dump_json(exclude_none=True) for message in dated]
         self.insert(events, *({**moment, "message": text} for text in texts or [None]))
 
     async def move(

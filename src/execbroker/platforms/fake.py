@@ -68,7 +68,9 @@ class Fake(Platform):
         self._cue("start", job)
         if not _world(job).exists():
             _world(job).parent.mkdir(parents=True, exist_ok=True)
-            _world(job).write_text(json.dumps({"started": self._now()}) + "\n")
+            new = _world(job).with_suffix(".new")
+            new.write_text(json.dumps({"started": self._now()}) + "\n")
+            new.replace(_world(job))
 
     async def poll(self, jobs: Iterable[Job]) -> Mapping[UUID, Status]:
         return {job.uuid: self._status(job) for job in jobs}
