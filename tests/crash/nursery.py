@@ -1,12 +1,13 @@
 """Brokers on demand, each a process of its own: everything is imported once, and every broker is a fork that is ready at once.
 
-A line of JSON in, one out: `{"folder", "port", "die_at"}` starts a broker and answers with its pid.
+A line of JSON in, `{"folder", "port", "die_at"}`, starts a broker; a line out is its pid.
 """
 
 import gc
 import importlib
 import json
 import os
+import signal
 import sys
 
 import uvicorn
@@ -42,11 +43,10 @@ def main() -> None:
                 serve(**json.loads(line))
             finally:
                 os._exit(0)
-        print(json.dumps(pid), flush=True)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    import signal
-
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     main()

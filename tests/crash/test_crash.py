@@ -42,7 +42,7 @@ def free_port() -> int:
 async def until(look: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
     """What `look` finds, once it finds something; fails after so many seconds."""
     async with asyncio.timeout(seconds):
-        while not (found := await look()):
+        while not (found := await look()):  # noqa: ASYNC110 -- a process sets no event
             await asyncio.sleep(0.02)
     return found
 

@@ -13,9 +13,10 @@ from execbroker.errors import Unreadable
 
 JSON, YAML = CODECS
 tricky = st.sampled_from(
-    ["", "~", "null", "NO", "no", "yes", "on", "True", "1", "-1", "+1", "0o17", "017", "0x1F", "1e5", "1E5", "12e5", "1.5", ".5", "1.",
-     "1_000", "1:30", ".inf", ".nan", "2020-01-01", "2020-01-01T00:00:00Z", "=", "<<", "- a", "a: b", "a #b", "#a", "'", '"', "&a",
-     "*a", "!a", "%a", "@a", "`a", "|", ">", "{", "[", "\n", " a", "a ", "\t", "a\nb\n", "\u2028", "\x85", "\x7f", "\ufeff", "é"]
+    ["", "~", "null", "NO", "no", "yes", "on", "True", "1", "-1", "+1", "0o17", "017", "0x1F", "1e5", "1E5", "12e5", "1.5", ".5",
+     "1.", "1_000", "1:30", ".inf", ".nan", "2020-01-01", "2020-01-01T00:00:00Z", "=", "<<", "- a", "a: b", "a #b", "#a", "'",
+     '"', "&a", "*a", "!a", "%a", "@a", "`a", "|", ">", "{", "[", "\n", " a", "a ", "\t", "a\nb\n",
+     "\u2028", "\x85", "\x7f", "\ufeff", "é"]
 )  # fmt: skip
 texts = tricky | st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 documents = st.recursive(

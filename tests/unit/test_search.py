@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -203,7 +204,7 @@ def held_by(slot: Slot, second: int) -> Amounts:
 
 def disjoint(pieces: list[Booking]) -> bool:
     ordered = sorted(pieces)
-    return all(a.place != b.place or a.end <= b.start for a, b in zip(ordered, ordered[1:], strict=False))
+    return all(a.place != b.place or a.end <= b.start for a, b in pairwise(ordered))
 
 
 @given(slots_of)

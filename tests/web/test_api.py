@@ -75,7 +75,8 @@ def test_bodies_that_are_refused(site: Site, headers: dict[str, str], content: b
 
 def test_404_and_405(site: Site) -> None:
     async def work(site: Site) -> None:
-        for path in ("/nothing", f"/sessions/{uuid4()}", "/sessions/not-a-uuid", f"/offersets/{uuid4()}", f"/components/{uuid4()}",
+        for path in ("/nothing", f"/sessions/{uuid4()}", "/sessions/not-a-uuid", f"/offersets/{uuid4()}",
+                     f"/components/{uuid4()}",
                      f"/sessions/{uuid4()}/stdout", f"/sessions/{uuid4()}/files/"):  # fmt: skip
             answer = await site.client.get(path)
             assert (answer.status_code, answer.json()["status"]) == (404, 404)
@@ -296,8 +297,9 @@ def test_files_are_listed_and_downloaded_and_nothing_else_is(site: Site) -> None
         part = await site.client.get(everything[0]["url"], headers={"range": "bytes=2-4"})
         assert (part.status_code, part.content) == (206, b"pic")
         assert [item["path"] for item in (await site.client.get(f"{base}home/a b/")).json()["files"]] == ["home/a b/ü?#%/"]
-        for path in ("home/secret", "home/up/other", "home/up/stdout", "other", "stdout", "..%2F..%2Flock", "%2e%2e/%2e%2e/lock",
-                     "home/../../../lock", "home/nothing", "home/%00", "/etc/passwd", "home/..%5c..", "run/fake.json"):  # fmt: skip
+        for path in ("home/secret", "home/up/other", "home/up/stdout", "other", "stdout", "..%2F..%2Flock",
+                     "%2e%2e/%2e%2e/lock", "home/../../../lock", "home/nothing", "home/%00", "/etc/passwd", "home/..%5c..",
+                     "run/fake.json"):  # fmt: skip
             answer = await site.client.get(f"{base}{path}")
             assert answer.status_code == 404, path
 
@@ -340,7 +342,7 @@ def test_lists_and_their_filters(site: Site) -> None:
         offersets = (await site.client.get("/offersets")).json()["offersets"]
         assert sorted(item["result"] for item in offersets) == ["NO", "YES", "YES"]
         running = (await site.client.get("/offersets", params={"phase": "RUNNING"})).json()["offersets"]
-        assert [[uuid_of(offer) for offer in item["offers"]][0] for item in running] == [first]
+        assert [uuid_of(item["offers"][0]) for item in running] == [first]
         for wrong in ({"phase": "SLEEPING"}, {"limit": 0}, {"limit": 1001}, {"after": "yesterday"}):
             answer = await site.client.get("/sessions", params=wrong)
             assert (answer.status_code, answer.json()["errors"][0]["path"].split(".")[:2]) == (422, ["query", *wrong])

@@ -13,10 +13,10 @@ from brokersite import ManualClock, Site, asked
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of two megabytes."""
+    """A disk of sixteen megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, check=False).returncode:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("a small disk cannot be mounted: run as root")
     yield folder
@@ -28,11 +28,10 @@ def test_a_full_disk(small_disk: Path) -> None:
         async with Site(small_disk, ManualClock()) as site:
             accepted = await site.take(**asked(duration="PT10M"))
             held = dict(site.books._held)
-            with (small_disk / "filler").open("wb") as filler:
+            with (small_disk / "filler").open("wb", buffering=0) as filler:
                 try:
                     while True:
                         filler.write(b"x" * 4096)
-                        filler.flush()
                 except OSError:
                     pass
             answers = [await site.client.post("/requests", json={"executable": {"kind": "x" * 3000}}) for _ in range(30)]

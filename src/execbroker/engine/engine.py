@@ -197,8 +197,9 @@ class Engine:
         reach("prepare.after")
         if progress.done:
             return await self._move(row, Move(Phase.AVAILABLE), state=replace(row.state, doing="", unreachable_since=None))
-        parts = [f"{progress.bytes} of {progress.total} bytes" if progress.total else f"{progress.bytes} bytes"]
-        doing = ", ".join([progress.doing, *(parts if progress.bytes else [])])
+        of = f" of {progress.total}" if progress.total else ""
+        fetched = f", {progress.bytes}{of} bytes" if 0 < progress.bytes != progress.total else ""
+        doing = progress.doing + fetched
         await self._again(row, self._now() + 1, state=replace(row.state, doing=doing, unreachable_since=None))
         return None
 
