@@ -5,7 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cli_site import Site
+
+from processsite import Site
 
 
 @pytest.fixture(scope="session")

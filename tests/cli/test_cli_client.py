@@ -6,11 +6,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cli_site import SITE, Site, until
 
 from execbroker.client import AsyncClient, Client, ClientError, NoAnswer
 from execbroker.client.discovery import find_broker
 from execbroker.model.phases import Phase
+from processsite import SITE, Site, until
 
 REQUEST = {"executable": {"kind": "jupyter-notebook", "location": "https://example.org/a.ipynb", "mode": "batch"}}
 

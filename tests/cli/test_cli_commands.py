@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cli_site import Finished, Site, execbroker
+
+from processsite import Finished, Site, execbroker
 
 NOTEBOOK = ("--notebook", "https://example.org/a.ipynb")
 SHORT = (*NOTEBOOK, "--cores", "1", "--memory", "1", "--duration", "30m")

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cli_site import DEADLINE, Site, environment
+
+from processsite import DEADLINE, Site, environment
 
 PROGRAM = """
 import pathlib, sys

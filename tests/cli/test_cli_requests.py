@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import yaml
-from cli_site import Site
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -14,6 +13,7 @@ from execbroker.cli.visit import Stop
 from execbroker.cli.wishes import Wish
 from execbroker.model.sessions import ExecutionRequest
 from execbroker.model.times import format_duration
+from processsite import Site
 
 URL = "https://example.org/a.ipynb"
 

@@ -6,7 +6,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from cli_site import SITE, Site, execbroker
+
+from processsite import SITE, Site, execbroker
 
 
 def test_it_says_where_it_listens_and_where_the_token_is(own_broker: Site) -> None:

@@ -456,3 +456,23 @@ def test_nobody_settles_a_session_whose_lease_is_anothers() -> None:
             await desk.books.cancel(UUID(int=0))
 
     opened(work)
+
+
+def test_storage_of_a_session_that_is_over_late_is_kept_no_longer_than_it_was_booked() -> None:
+    async def work(desk: Desk) -> None:
+        (uuid,) = desk.enter(await desk.books.direct(wanted(4, 4, storages=[(20, 50)])), "HELD")
+        end = desk.offers[uuid].slot.storages[0][1]
+        after = await desk.books.direct(wanted(1, 1, earliest=end, storages=[(20, 50)], latest=end))
+        desk.enter(after, "HELD")
+        await desk.books.cancel(uuid)
+        row = await desk.ledger.session(uuid)
+        assert row is not None
+        desk.clock.advance(40)
+        now = desk.clock.seconds
+        assert await desk.books.settle(replace(row, state=State(started=now - 30)), now, ())
+        desk.offers[uuid].phase = "OVER"
+        place = Place("site", desk.offers[uuid].slot.node)
+        desk.kept[uuid] = [Booking(place, now, end, Amounts(storage=20))]
+        await desk.check()
+
+    opened(work)

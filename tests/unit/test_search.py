@@ -251,3 +251,21 @@ def test_a_node_that_is_lost_keeps_what_is_booked_and_gives_no_more() -> None:
     assert find(timeline, ask, NOW) == []
     timeline.set_capacity("slow", NODES["slow"])
     assert timeline.profiles[Place("slow", "c")].least(slot.start, slot.end) == Amounts(5 - slot.cores, 8 - slot.memory, 4)
+
+
+def test_storage_is_enlarged_only_as_far_as_it_can_be_kept() -> None:
+    """Five of the six GiB are another's just after the end: until then two would fit, for as long as they are kept but one."""
+    ask = Ask(Range(1, 1), Range(1, 1), (StorageAsk(Range(1, 2), 20),), 10, NOW, 100, (Candidate("fast", 0, 0),), 1)
+    later = [Booking(Place("fast", "a"), 20, 30, Amounts(storage=5)), Booking(Place("fast", "b"), 0, 50, Amounts(cores=6))]
+    (slot,) = find(timeline_of(later), ask, NOW)
+    assert (slot.node, slot.start, slot.storages) == ("a", NOW, ((1, NOW + 30),))
+    briefly = replace(ask, storages=(StorageAsk(Range(1, 2), 5),))
+    assert find(timeline_of(later), briefly, NOW)[0].storages == ((2, NOW + 15),)
+
+
+def test_of_several_storages_each_counts_for_as_long_as_it_is_kept() -> None:
+    storages = (StorageAsk(Range(2, 4), 0), StorageAsk(Range(2, 4), 20))
+    ask = Ask(Range(1, 1), Range(1, 1), storages, 10, NOW, 100, (Candidate("fast", 0, 0),), 1)
+    full = Booking(Place("fast", "b"), 0, 50, Amounts(cores=6))
+    (slot,) = find(timeline_of([full]), ask, NOW)
+    assert slot.storages == ((4, NOW + 10), (2, NOW + 30))

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from execbroker.errors import Fault, Invalid, NotAcceptable, TooLarge, Unreadabl
 from execbroker.model.registry import TAG
 
 T = TypeVar("T")
+LARGE = 1 << 16  # bytes; a YAML document of a megabyte takes a second or two to read, in which others must be answered
 
 _BY_NAME = {name: codec for codec in CODECS for name in (codec.media_type, *codec.aliases)}
 _NAMES = ", ".join(codec.media_type for codec in CODECS)
@@ -76,7 +78,8 @@ async def read_body(request: Request) -> Any:
         body += chunk
         if len(body) > config.limits.body:
             raise TooLarge(f"The body is larger than {config.limits.body} bytes")
-    document = codec.decode(bytes(body))
+    content = bytes(body)
+    document = codec.decode(content) if len(content) < LARGE else await asyncio.to_thread(codec.decode, content)
     if depth_of(document) > config.limits.depth:
         raise Unreadable(f"The document is nested deeper than {config.limits.depth} levels")
     return document

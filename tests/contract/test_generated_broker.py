@@ -1,0 +1,30 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from generated import GeneratedClient, generate
+from published import folder
+
+from processsite import Site
+
+SCRIPT = Path(__file__).parent / "client_script.py"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Site]:
+    nodes = [{"count": 2, "cores": 8, "memory": 32, "storage": 100}]
+    site = Site(tmp_path, {"platforms": [{"name": "site", "type": "fake", "nodes": nodes}]}).start()
+    yield site
+    site.stop()
+
+
+def test_a_client_of_the_published_schema_works_unmodified(broker: Site) -> None:
+    client: GeneratedClient = generate(folder())
+    done = client.run(SCRIPT, broker.url, (broker.data / "token").read_text().strip())
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert len(seen["asked"]["offers"]) == 4
+    assert seen["asked"]["accepted"] == "ACCEPTED"
+    assert seen["direct"] == {"phase": "ACCEPTED", "cancelled": "CANCELLED"}
+    assert seen["refused"]["direct"] == "FAILED"
