@@ -70,8 +70,8 @@ class Site:
         self.client = await self._stack.enter_async_context(
             httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", timeout=30)
         )
-        self.engine = self.app.state.engine
-        self.books, self.ledger, self.store = self.engine._books, self.engine._ledger, self.engine._store
+        self.parts = parts = self.app.state.parts
+        self.engine, self.books, self.ledger, self.store = parts.engine, parts.books, parts.ledger, parts.store
 
     async def restart(self, **settings: Any) -> None:
         await self._stack.aclose()

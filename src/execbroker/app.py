@@ -136,7 +136,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(config, clock, engine=engine) as parts:
-            app.state.broker, app.state.engine = parts.broker, parts.engine
+            app.state.parts, app.state.broker = parts, parts.broker
             yield
 
     app = FastAPI(

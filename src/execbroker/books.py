@@ -1,63 +1,39 @@
 import asyncio
 import heapq
-import secrets
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
-from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, select, update
 
 from execbroker.engine.lifecycle import CHOICES
 from execbroker.errors import BrokerError, Busy, IllegalMove, NotFound, StorageFull
 from execbroker.faults import reach
 from execbroker.ledger.ledger import Ledger
-from execbroker.ledger.rows import OfferSetRow, SessionRow, read_session
+from execbroker.ledger.rows import SessionRow, read_session
 from execbroker.ledger.tables import sessions
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.messages import MessageItem, message
 from execbroker.model.phases import Phase
 from execbroker.model.times import Clock
 from execbroker.model.waist import Capacity, Slot
+from execbroker.offering import Answer, Wanted, answer_to, clip, ended, session_of
+from execbroker.scheduling.profile import NOTHING, Amounts
 from execbroker.scheduling.refusal import why_not
-from execbroker.scheduling.search import Ask, find
-from execbroker.scheduling.timeline import Booking, Timeline, bookings_of, envelope
+from execbroker.scheduling.search import find
+from execbroker.scheduling.timeline import Booking, Place, Timeline, bookings_of, envelope
 
 T = TypeVar("T")
 Operation = Callable[[Transaction, int], Awaitable[T]]
 
 QUEUE = 1024
 BATCH = 64
-COMPONENTS = 1 << 16
+OVERRUN = 120  # seconds
 PAST = 3600  # seconds of the past that are kept in memory, against a clock that steps back
-_MESSAGES = TypeAdapter(list[MessageItem])
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A request as it was understood: `ask` has no candidates where `reasons` stand against it on each of `platforms`.
-    `expires` in seconds."""
-
-    owner: str
-    request: str
-    ask: Ask
-    platforms: tuple[str, ...]
-    warnings: tuple[MessageItem, ...]
-    reasons: tuple[MessageItem, ...]
-    expires: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was committed: the offerset and its offers, in order."""
-
-    offerset: OfferSetRow
-    offers: tuple[SessionRow, ...]
-    messages: tuple[MessageItem, ...]
 
 
 class Books:
@@ -110,7 +86,7 @@ class Books:
 
         async def operation(transaction: Transaction, now: int) -> Answer:
             slots = find(self.timeline, wanted.ask, now)
-            answer = _answer(wanted, slots, now, self._reasons(wanted, slots))
+            answer = answer_to(wanted, slots, now, self._reasons(wanted, slots))
             transaction.add_offerset(answer.offerset, answer.offers)
             if slots:
                 self._hold(transaction, answer.offerset.uuid, envelope(slots))
@@ -125,8 +101,8 @@ class Books:
 
         async def operation(transaction: Transaction, now: int) -> Answer:
             slots = find(self.timeline, replace(wanted.ask, limit=1), now)
-            answer = _answer(wanted, slots, now, self._reasons(wanted, slots))
-            row = answer.offers[0] if slots else _session(answer.offerset, None, 0, now)
+            answer = answer_to(wanted, slots, now, self._reasons(wanted, slots))
+            row = answer.offers[0] if slots else session_of(answer.offerset, None, 0, now)
             row = replace(row, phase=Phase.ACCEPTED if slots else Phase.FAILED, due=now if slots else None)
             transaction.add_offerset(answer.offerset, [row])
             transaction.record(row.uuid, row.phase, now, *answer.messages)
@@ -194,6 +170,23 @@ class Books:
             return True
 
         return await self.write(operation)
+
+    async def overrun(self, uuid: UUID, slot: Slot) -> None:
+        """A session that is not released in time: hold on to what is still free of its node, minute by minute, so that
+        nothing new is offered on top of it. Those who have been promised the time already keep their promise."""
+
+        async def operation(transaction: Transaction, now: int) -> None:
+            pieces = [piece for piece in self._held.get(uuid, []) if piece.amounts.cores or piece.amounts.memory]
+            start = max([now, *(piece.end for piece in pieces)])
+            place = Place(slot.platform, slot.node)
+            if start >= now + OVERRUN // 2 or place not in self.timeline.profiles:
+                return
+            free = self.timeline.profiles[place].least(start, now + OVERRUN)
+            amounts = free.smallest(Amounts(slot.cores, slot.memory)).largest(NOTHING)
+            if amounts != NOTHING:
+                self._hold(transaction, uuid, [Booking(place, start, now + OVERRUN, amounts)])
+
+        await self.write(operation)
 
     async def let_go(self, uuid: UUID) -> None:
         """Forget what an ended session held, once its storage is deleted."""
@@ -288,11 +281,14 @@ class Books:
             return
         transaction.book(holder, pieces)
         self.timeline.take(pieces)
-        self._held[holder] = pieces
+        before = self._held.get(holder, [])
+        self._held[holder] = [*before, *pieces]
 
         def undo() -> None:
             self.timeline.give(pieces)
-            del self._held[holder]
+            self._held[holder] = before
+            if not before:
+                del self._held[holder]
 
         self._undo.append(undo)
 
@@ -378,51 +374,3 @@ async def _turn_down(transaction: Transaction, offersets: list[UUID], to: Phase,
     for row in rows:
         transaction.record(UUID(row.uuid), to, now)
     transaction.touched |= {UUID(row.uuid) for row in rows} | set(offersets)
-
-
-def _answer(wanted: Wanted, slots: list[Slot], now: int, reasons: list[MessageItem]) -> Answer:
-    messages = (*reasons, *wanted.warnings)
-    offerset = OfferSetRow(
-        uuid=new_uuid(),
-        owner=wanted.owner,
-        created=now,
-        modified=now,
-        expires=now + wanted.expires,
-        result="YES" if slots else "NO",
-        request=wanted.request,
-        messages=_MESSAGES.dump_json(list(messages), exclude_none=True).decode() if messages else "[]",
-    )
-    offers = tuple(_session(offerset, slot, rank, now) for rank, slot in enumerate(slots))
-    return Answer(offerset, offers, messages)
-
-
-def _session(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int) -> SessionRow:
-    return SessionRow(
-        uuid=new_uuid(),
-        offerset=offerset.uuid,
-        owner=offerset.owner,
-        rank=rank,
-        phase=Phase.OFFERED,
-        created=now,
-        modified=now,
-        expires=min(offerset.expires, slot.end) if slot else offerset.expires,
-        slot=slot,
-        secret=secrets.token_urlsafe(24),
-    )
-
-
-def new_uuid() -> UUID:
-    """A random uuid whose last 16 bits are zero: they number the components of the thing it names."""
-    return UUID(int=uuid4().int & ~(COMPONENTS - 1))
-
-
-def ended(slot: Slot, now: int, *, used: bool) -> Slot:
-    """What a session that is over holds still: its storage, if it was ever used, for its lifetime from now, but no longer
-    than was booked, however late it is over."""
-    storages = tuple((size, now + min(until - slot.done, max(until - now, 0)) if used else now) for size, until in slot.storages)
-    return replace(slot, prepare=min(slot.prepare, now), done=now, storages=storages)
-
-
-def clip(pieces: list[Booking], now: int) -> list[Booking]:
-    """What of these is still to come."""
-    return [piece._replace(start=max(piece.start, now)) for piece in pieces if piece.end > now]

@@ -5,24 +5,28 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from execbroker.asking import Plan, understand
-from execbroker.books import Answer, Books, Wanted
+from execbroker.books import Books
 from execbroker.config import OfferSettings
 from execbroker.errors import Fault, Invalid, NotFound
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import OfferSetRow, SessionRow
 from execbroker.model.components import AbstractComponent
-from execbroker.model.messages import MessageItem
+from execbroker.model.messages import MessageItem, reason
 from execbroker.model.options import AbstractUpdate, EnumValueUpdate
 from execbroker.model.phases import Phase
 from execbroker.model.sessions import ExecutionRequest, OfferSetResponse, ScheduledExecutionSession
 from execbroker.model.times import Clock, format_duration
+from execbroker.offering import Answer, Wanted
 from execbroker.platforms.base import Platform
 from execbroker.rendering import Renderer, owner_of
 from execbroker.scheduling.search import Ask, Candidate
 from execbroker.staging.base import Estimate
 from execbroker.store import Entry, Store, Stream
 
+log = structlog.get_logger()
 _PATHS = {"phase", "/phase", "state", "/state"}
 
 
@@ -82,7 +86,12 @@ class Broker:
         against = self._platforms[name].reasons_against(plan.launch, plan.mounts)
         if against:
             return Estimate(reasons=tuple(against))
-        return await self._platforms[name].estimate(plan.launch, plan.sources)
+        try:
+            return await self._platforms[name].estimate(plan.launch, plan.sources)
+        except Exception:
+            log.exception("platform.estimate_failed", platform=name)
+            text = "{platform} cannot say how long its preparation would take"
+            return Estimate(reasons=(reason("no-estimate", "executable", text, platform=name),))
 
     def _candidate(self, name: str, estimate: Estimate) -> Candidate:
         release = self._platforms[name].settings.release.total_seconds()
@@ -194,10 +203,10 @@ class Broker:
         await self._session(uuid, owner)
         return await asyncio.to_thread(lambda: self._store.entries(uuid, path, deep=deep))
 
-    async def file(self, uuid: UUID, owner: str, path: str) -> Any:
-        """Where on disk a file or folder of the session's results is. Raises NotFound."""
+    async def file(self, uuid: UUID, owner: str, path: str) -> int | None:
+        """A file of the session's results, open for reading, the caller's to close; None for a folder. Raises NotFound."""
         await self._session(uuid, owner)
-        return await asyncio.to_thread(self._store.find, uuid, path)
+        return await asyncio.to_thread(self._store.open, uuid, path)
 
     def platforms(self) -> list[dict[str, Any]]:
         """What may be asked here: each platform, its nodes, and how it keeps sessions to what they were given."""

@@ -38,7 +38,7 @@ class BrokerError(Exception):
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "The broker failed"
-    headers: ClassVar[dict[str, str]] = {}
+    headers: dict[str, str] = {}
 
     def __init__(self, detail: str | None = None, faults: tuple[Fault, ...] = (), **extra: Any) -> None:
         super().__init__(detail or self.title)

@@ -6,7 +6,6 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from execbroker.books import COMPONENTS
 from execbroker.engine.lifecycle import CHOICES
 from execbroker.kinds.compute import SimpleComputeCores, SimpleComputeMemory, SimpleComputeResource
 from execbroker.kinds.storage import SimpleStorageResource, SimpleStorageSize
@@ -33,6 +32,7 @@ from execbroker.model.sessions import (
 )
 from execbroker.model.times import Interval
 from execbroker.model.waist import Slot
+from execbroker.offering import COMPONENTS
 
 C = TypeVar("C", bound=AbstractComponent)
 

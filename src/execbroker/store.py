@@ -1,4 +1,5 @@
 import os
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -73,6 +74,20 @@ class Store:
         if parts and not (any(real.is_relative_to(place) for place in allowed) and (real.is_file() or real.is_dir())):
             raise NotFound(f"There is no file {path!r}")
         return real
+
+    def open(self, session: UUID, path: str) -> int | None:
+        """The file at `path`, open for reading; None for a folder. Raises NotFound."""
+        real = self.find(session, path)
+        if real.is_dir():
+            return None
+        try:
+            descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            raise NotFound(f"There is no file {path!r}") from None
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == real and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise NotFound(f"There is no file {path!r}")
 
     def entries(self, session: UUID, path: str = "", *, deep: bool = False) -> list[Entry]:
         """What is in the folder `path`, hidden names left out; with `deep`, every file below it. Raises NotFound."""

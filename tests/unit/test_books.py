@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from brokersite import ManualClock
-from execbroker.books import QUEUE, Answer, Books, Wanted
+from execbroker.books import QUEUE, Books
 from execbroker.errors import BrokerError, Busy, IllegalMove, NotFound
 from execbroker.ledger import schema
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, State
 from execbroker.model.waist import Capacity, Node, Slot
+from execbroker.offering import Answer, Wanted
 from execbroker.scheduling.profile import Amounts
 from execbroker.scheduling.search import Ask, Candidate, Range, StorageAsk
 from execbroker.scheduling.timeline import Booking, Place, bookings_of, envelope

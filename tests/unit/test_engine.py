@@ -81,7 +81,7 @@ def test_a_whole_life_on_schedule(tmp_path: Path) -> None:
         assert {part["phase"] for part in (done["executable"], done["compute"])} == {"COMPLETED"}
         assert free(site) == []
         assert site.books._held == {}
-        assert site.engine._jobs == {}
+        assert site.engine._steps._jobs == {}
 
     run(work, tmp_path, **scripted(preparing="PT30S"))
 
@@ -206,8 +206,8 @@ def test_a_cancelled_start_that_was_never_written_down_keeps_what_it_used(tmp_pa
     async def work(site: Site) -> None:
         uuid = await site.take(**asked(), storage=[STORAGE])
         row = await site.ledger.session(UUID(uuid))
-        job = await site.engine._job(row)
-        await site.engine._platforms["site"].start(job)
+        job = await site.engine._steps._job(row)
+        await site.parts.platforms["site"].start(job)
         await site.update(uuid, "CANCELLED")
         await site.settle()
         row = await site.ledger.session(UUID(uuid))
@@ -229,7 +229,7 @@ def test_a_session_that_ran_while_the_broker_was_down_is_not_too_late(tmp_path: 
             database.execute("UPDATE sessions SET phase = 'AVAILABLE' WHERE uuid = ?", (uuid,))
         database.close()
         site.clock.advance(50)
-        await site.engine._platforms["site"].start(await site.engine._job(row))
+        await site.parts.platforms["site"].start(await site.engine._steps._job(row))
         site.clock.advance(6000)
         await site.restart()
         await site.settle()
@@ -443,7 +443,7 @@ def test_output_that_cannot_be_written_keeps_no_session_from_its_end(tmp_path: P
 def test_a_session_under_way_is_not_taken_twice_when_the_clock_jumps(tmp_path: Path) -> None:
     async def work(site: Site) -> None:
         uuid = await site.take(**asked(duration="PT10M"))
-        fake = site.engine._platforms["site"]
+        fake = site.parts.platforms["site"]
         slow = Slow(fake.settings, fake.context)
         engine = Engine(site.ledger, site.books, {"site": slow}, site.clock, site.store, RetentionSettings())
         await engine.turn()
@@ -456,3 +456,17 @@ def test_a_session_under_way_is_not_taken_twice_when_the_clock_jumps(tmp_path: P
         assert await site.phase(uuid) == "RUNNING"
 
     run(work, tmp_path)
+
+
+def test_what_is_not_released_in_time_holds_on_to_its_node(tmp_path: Path) -> None:
+    async def work(site: Site) -> None:
+        uuid = await site.take(**asked(4, 8, "PT1M"))
+        await site.advance(200)
+        assert await site.phase(uuid) == "RELEASING"
+        later = await site.offers(**asked(4, 8, "PT1M"))
+        assert start_of(later[0]) > site.clock.seconds
+        site.parts.platforms["site"].script.clear()
+        await site.advance(130)
+        assert await site.phase(uuid) == "COMPLETED"
+
+    run(work, tmp_path, **scripted(script={"release": {"does": "delay"}}))

@@ -125,7 +125,7 @@ def set_up_logs(stream: IO[str]) -> None:
     ]
     human = stream.isatty()
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]  # no locals: they have secrets
         if human
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -1,3 +1,4 @@
+import os
 import re
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -6,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import TypeAdapter
+from starlette.background import BackgroundTask
 
 from execbroker.broker import Broker
 from execbroker.codecs import Codec
@@ -152,11 +154,11 @@ async def output(
     """What the session has written so far, from `offset` on, or the bytes of `Range`."""
     size = await broker.output_size(uuid, who, stream)
     headers = {"Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
-    asked = request.headers.get("range")
+    asked = _range(request.headers.get("range", ""), size)
     if asked is None:
         content = await broker.output(uuid, who, stream, min(offset, size))
         return Response(content, headers=headers, media_type="text/plain; charset=utf-8")
-    first, last = _range(asked, size)
+    first, last = asked
     content = await broker.output(uuid, who, stream, first, last + 1)
     headers["Content-Range"] = f"bytes {first}-{first + len(content) - 1}/{size}"
     return Response(content, 206, headers, "text/plain; charset=utf-8")
@@ -173,9 +175,10 @@ async def files(
     deep: Annotated[bool, Query(description="Every file below this folder.")] = False,
 ) -> Response:
     """A folder's content, or a file: what the session left in its home and its storage."""
-    found = await broker.file(uuid, who, path)
-    if found.is_file():
-        return FileResponse(found, headers={"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"})
+    if (opened := await broker.file(uuid, who, path)) is not None:
+        headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
+        # By its descriptor, so that it is the file that was checked, whatever the session puts in its place meanwhile.
+        return FileResponse(f"/proc/self/fd/{opened}", headers=headers, background=BackgroundTask(os.close, opened))
     base = f"{draw.base}/sessions/{uuid}/files"
     entries = await broker.files(uuid, who, path, deep=deep)
     return reply(codec, {"files": [_entry(base, entry) for entry in entries]})
@@ -221,13 +224,20 @@ def _seconds(after: str | None) -> int | None:
         raise Invalid(faults=(Fault("query.after", "instant", str(error), after),)) from None
 
 
-def _range(header: str, size: int) -> tuple[int, int]:
-    """The first and last byte of a single range (RFC 9110, 14.1.2). Raises RangeNotSatisfiable."""
+def _range(header: str, size: int) -> tuple[int, int] | None:
+    """The first and last byte of a single range; None for what is none, which counts as not asked (RFC 9110, 14.2).
+
+    Raises RangeNotSatisfiable.
+    """
     match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.replace(" ", ""))
-    if match and match[1]:
+    if match is None or not (match[1] or match[2]):
+        return None
+    if match[1]:
         first, last = int(match[1]), min(int(match[2]) if match[2] else size - 1, size - 1)
         if first <= last:
             return first, last
-    elif match and match[2] and size and int(match[2]):
+    elif size and int(match[2]):
         return max(size - int(match[2]), 0), size - 1
-    raise RangeNotSatisfiable(f"{header!r} is not one range of the {size} bytes there are")
+    error = RangeNotSatisfiable(f"{header!r} is not among the {size} bytes there are")
+    error.headers = {"Content-Range": f"bytes */{size}"}
+    raise error

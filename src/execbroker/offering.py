@@ -1,0 +1,86 @@
+import secrets
+from dataclasses import dataclass, replace
+from uuid import UUID, uuid4
+
+from pydantic import TypeAdapter
+
+from execbroker.ledger.rows import OfferSetRow, SessionRow
+from execbroker.model.messages import MessageItem
+from execbroker.model.phases import Phase
+from execbroker.model.waist import Slot
+from execbroker.scheduling.search import Ask
+from execbroker.scheduling.timeline import Booking
+
+COMPONENTS = 1 << 16
+_MESSAGES = TypeAdapter(list[MessageItem])
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request as it was understood: `ask` has no candidates where `reasons` stand against it on each of `platforms`.
+    `expires` in seconds."""
+
+    owner: str
+    request: str
+    ask: Ask
+    platforms: tuple[str, ...]
+    warnings: tuple[MessageItem, ...]
+    reasons: tuple[MessageItem, ...]
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was committed: the offerset and its offers, in order."""
+
+    offerset: OfferSetRow
+    offers: tuple[SessionRow, ...]
+    messages: tuple[MessageItem, ...]
+
+
+def answer_to(wanted: Wanted, slots: list[Slot], now: int, reasons: list[MessageItem]) -> Answer:
+    messages = (*reasons, *wanted.warnings)
+    offerset = OfferSetRow(
+        uuid=new_uuid(),
+        owner=wanted.owner,
+        created=now,
+        modified=now,
+        expires=now + wanted.expires,
+        result="YES" if slots else "NO",
+        request=wanted.request,
+        messages=_MESSAGES.dump_json(list(messages), exclude_none=True).decode() if messages else "[]",
+    )
+    offers = tuple(session_of(offerset, slot, rank, now) for rank, slot in enumerate(slots))
+    return Answer(offerset, offers, messages)
+
+
+def session_of(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int) -> SessionRow:
+    return SessionRow(
+        uuid=new_uuid(),
+        offerset=offerset.uuid,
+        owner=offerset.owner,
+        rank=rank,
+        phase=Phase.OFFERED,
+        created=now,
+        modified=now,
+        expires=min(offerset.expires, slot.end) if slot else offerset.expires,
+        slot=slot,
+        secret=secrets.token_urlsafe(24),
+    )
+
+
+def new_uuid() -> UUID:
+    """A random uuid whose last 16 bits are zero: they number the components of the thing it names."""
+    return UUID(int=uuid4().int & ~(COMPONENTS - 1))
+
+
+def ended(slot: Slot, now: int, *, used: bool) -> Slot:
+    """What a session that is over holds still: its storage, if it was ever used, for its lifetime from now, but no longer
+    than was booked, however late it is over."""
+    storages = tuple((size, now + min(until - slot.done, max(until - now, 0)) if used else now) for size, until in slot.storages)
+    return replace(slot, prepare=min(slot.prepare, now), done=now, storages=storages)
+
+
+def clip(pieces: list[Booking], now: int) -> list[Booking]:
+    """What of these is still to come."""
+    return [piece._replace(start=max(piece.start, now)) for piece in pieces if piece.end > now]
