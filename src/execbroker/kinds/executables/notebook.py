@@ -10,6 +10,8 @@ from execbroker.model.registry import published
 from execbroker.model.waist import Launch, Port, Source
 
 PARAMETERS = ".parameters.json"
+QUIET_KERNEL = {".ipython/profile_default/ipython_kernel_config.json": json.dumps({"IPKernelApp": {"log_level": 40}})}
+"""Without it every kernel warns that it listens on loopback, which nobody who runs a notebook can change."""
 
 
 @EXECUTABLES.register(published("executable", "jupyter-notebook"), "notebook")
@@ -44,11 +46,12 @@ class JupyterNotebook(AbstractExecutable):
 
     def _batch(self, notebook: str) -> dict[str, Any]:
         executed = notebook.removesuffix(".ipynb") + "-executed.ipynb"
-        options = ("--kernel", "python3", "--language", "python", "--log-output", "--no-progress-bar")
+        kernel = ("--kernel", "python3", "--language", "python", "--no-progress-bar", "--log-level", "WARNING")
+        streams = ("--stdout-file", "/dev/stdout", "--stderr-file", "/dev/stderr")
         return {
-            "command": ("python", "-m", "papermill", notebook, executed, *options, "--parameters_file", PARAMETERS),
+            "command": ("python", "-m", "papermill", notebook, executed, *kernel, *streams, "--parameters_file", PARAMETERS),
             "requirements": ("ipykernel", "papermill", *(self.requirements or [])),
-            "files": {PARAMETERS: json.dumps(self.parameters or {})},
+            "files": {PARAMETERS: json.dumps(self.parameters or {}), **QUIET_KERNEL},
         }
 
     def _lab(self, notebook: str) -> dict[str, Any]:
