@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,7 @@ async def start(where: dict[str, Any], folder: Path, runs: int) -> None:
         for _ in range(runs):
             offer = (await connection.call("POST", "/requests", request))["offers"][0]
             starts = offer["schedule"]["available"]["start"].partition("/")[0]
-            while time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) < starts:
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(max(datetime.fromisoformat(starts).timestamp() - time.time(), 0))
             path = f"/sessions/{offer['meta']['uuid']}"
             began, phase = time.perf_counter(), "OFFERED"
             while phase != "RUNNING":
@@ -117,7 +117,8 @@ async def start(where: dict[str, Any], folder: Path, runs: int) -> None:
             await connection.call("POST", path, update("CANCELLED"))
             while phase not in ("CANCELLED", "FAILED"):
                 phase = (await connection.call("GET", f"{path}?wait=10&phase={phase}"))["phase"]
-    row(f"accept -> RUNNING of a process, {runs} runs: median / max", f"{statistics.median(times):.2f} / {max(times):.2f} s", "<= 1 s")
+    seconds = f"{statistics.median(times):.2f} / {max(times):.2f} s"
+    row(f"accept -> RUNNING of a process, {runs} runs: median / max", seconds, "<= 1 s")
 
 
 def main() -> None:
@@ -125,15 +126,15 @@ def main() -> None:
     row("what", "measured", "goal")
     row("-" * 58, "-" * 26, "-" * 16)
     nodes = [{"count": 20, "cores": 64, "memory": 256, "storage": 1000}]
-    with tempfile.TemporaryDirectory() as folder:
-        with broker(Path(folder), [{"name": "pool", "type": "fake", "nodes": nodes}]) as (process, where, seconds):
-            row("start-up until the first answer", f"{seconds:.2f} s")
-            time.sleep(1)
-            row("memory at rest", f"{resident(process.pid):.0f} MB", "<= 120 MB")
-            asyncio.run(offers(where, 1, 500))
-            answers = asyncio.run(offers(where, 16, 2000))
-            asyncio.run(accepts(where, answers[:300]))
-            row("memory after 2,500 offersets", f"{resident(process.pid):.0f} MB")
+    pool = [{"name": "pool", "type": "fake", "nodes": nodes}]
+    with tempfile.TemporaryDirectory() as folder, broker(Path(folder), pool) as (process, where, seconds):
+        row("start-up until the first answer", f"{seconds:.2f} s")
+        time.sleep(1)
+        row("memory at rest", f"{resident(process.pid):.0f} MB", "<= 120 MB")
+        asyncio.run(offers(where, 1, 500))
+        answers = asyncio.run(offers(where, 16, 2000))
+        asyncio.run(accepts(where, answers[:300]))
+        row("memory after 2,500 offersets", f"{resident(process.pid):.0f} MB")
     with tempfile.TemporaryDirectory() as folder, broker(Path(folder), [{"name": "local", "type": "local"}]) as (_, where, _s):
         asyncio.run(start(where, Path(folder), 10))
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 
 class Connection:
@@ -14,7 +14,7 @@ class Connection:
         self._host, self._port = host, port
         self._head = f"Host: {host}:{port}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
 
-    async def __aenter__(self) -> "Connection":
+    async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
         return self
 

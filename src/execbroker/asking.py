@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from execbroker.config import OfferSettings
 from execbroker.kinds.amounts import Gibibytes
@@ -65,7 +66,7 @@ def understand(request: ExecutionRequest, defaults: OfferSettings, now: int) -> 
         if getattr(request, name)
     ]
     _kinds(plan)
-    if plan.reasons:
+    if not _few_enough(plan):
         return plan
     _executable(plan)
     _compute(plan, defaults)
@@ -92,13 +93,17 @@ def _kinds(plan: Plan) -> None:
     for path, component in _components(request):
         if isinstance(component, _UNKNOWN):
             plan.reasons.append(reason("unknown-kind", f"{path}.kind", "The kind {kind} is not known here", kind=component.kind))
-    for name in ("storage", "data"):
-        if len(getattr(request, name) or []) > MOST:
-            plan.reasons.append(reason("too-many", name, "More than {most} in {path}", most=MOST))
-    if request.compute and len(request.compute.volumes or []) > MOST:
-        plan.reasons.append(reason("too-many", "compute.volumes", "More than {most} in {path}", most=MOST))
     if request.further_compute:
         plan.reasons.append(reason("several-nodes", "compute[1]", "Only one compute resource can be had in one session"))
+
+
+def _few_enough(plan: Plan) -> bool:
+    request = plan.request
+    volumes = (request.compute and request.compute.volumes) or []
+    lists: dict[str, list[Any]] = {"storage": request.storage or [], "data": request.data or [], "compute.volumes": volumes}
+    too_many = [name for name, items in lists.items() if len(items) > MOST]
+    plan.reasons += [reason("too-many", name, "More than {most} in {path}", most=MOST) for name in too_many]
+    return not too_many
 
 
 def _executable(plan: Plan) -> None:
@@ -177,15 +182,19 @@ def _references(plan: Plan, defaults: OfferSettings) -> None:
             storage = SimpleStorageResource(meta=ComponentMetadata(name=_free_name(request, f"{data.name}-storage")))
             request.storage.append(storage)
         data.storage = storage.name if storage else data.storage
-        try:
-            data.sources()
-        except ValueError as error:
-            text = "Nothing to fetch at {path}: {text}"
-            plan.reasons.append(reason("no-source", f"data[{index}]", text, text=error))
+        _fetchable(plan, f"data[{index}]", data)
     for index, storage in enumerate(request.storage):
         if isinstance(storage, SimpleStorageResource):
             _size(plan, f"storage[{index}]", storage, defaults)
     _volumes(plan)
+
+
+def _fetchable(plan: Plan, path: str, data: AbstractDataResource) -> None:
+    try:
+        if not isinstance(data, UnknownDataResource):
+            data.sources()
+    except ValueError as error:
+        plan.reasons.append(reason("no-source", path, "Nothing to fetch at {path}: {text}", text=error))
 
 
 def _unnamed(plan: Plan) -> None:
