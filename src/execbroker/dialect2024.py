@@ -8,7 +8,7 @@
 | `resources: {compute: [..], data: [..], storage: [..]}` | `compute` (a list only of several), `data`, `storage` |
 | `schedule.requested.executing: {start, duration}`, any level left out | `schedule.requested` |
 | a notebook's `notebook`; a container's `repository`, `image`, `tag` | `location`; `image.locations` |
-| `size: {requested: {min: 10, units: TiB}}`, `lifetime: {requested: {min: P1D}}` | `size: {min: 10240}` in GiB, `lifetime: P1D` |
+| `size: {requested: {min: 10}}`, `lifetime: {requested: {min: P1D}}` | `size: {min: 10}`, `lifetime: P1D` |
 | `spec: {..}` or `content: {..}` around a component's fields | the fields themselves |
 | `update: {..}` or `request: {..}` around the document | the document itself |
 
@@ -16,9 +16,7 @@ Costs and metrics, which the prototype did not have, are the published ones in b
 function raises: what is not understood is passed on, so that the models report it where it stands.
 """
 
-import math
 from collections.abc import Callable
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -34,7 +32,6 @@ DEFAULT_KINDS = {
 META = {"href": "url"} | {name: name for name in ("uuid", "name", "description", "created", "modified", "messages", "options")}
 PATHS = {"state": "phase", "schedule.executing.duration": "schedule.available.duration"}
 ROOMS = {"sessions": "execution", "offersets": "offerset"}
-UNITS = {prefix: 1000**n for n, prefix in enumerate(("", *"KMGTPEZY"))} | {f"{p}I": 1024**n for n, p in enumerate("KMGTPEZY", 1)}
 
 Block = dict[str, Any]
 
@@ -125,21 +122,6 @@ def _executable(executable: Block) -> Block:
     return _without(executable, "repository", "tag", *details) | {"image": spec}
 
 
-def _size(size: Any) -> Any:
-    """With units that nobody knows, an amount becomes a text, which no model takes for a number."""
-    amount = _folded(size, "requested")
-    if not isinstance(amount, dict) or not isinstance(units := amount.get("units"), str):
-        return amount
-    scale = UNITS.get(units.upper().removesuffix("B"))
-    return {name: _gib(value, scale) if scale else f"{value} {units}" for name, value in _without(amount, "units").items()}
-
-
-def _gib(value: Any, scale: int) -> Any:
-    """Whole GiB, rounded up."""
-    finite = type(value) is int or (type(value) is float and math.isfinite(value))
-    return math.ceil(Fraction(value) * scale / 1024**3) if finite else value
-
-
 def _least(length: Any) -> Any:
     amount = _folded(length, "requested")
     return amount.get("min", amount) if isinstance(amount, dict) else amount
@@ -219,9 +201,7 @@ def _folded(block: Any, *names: str) -> Any:
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
-    "cores": lambda cores: _folded(cores, "requested"),
-    "memory": _size,
-    "size": _size,
+    **dict.fromkeys(("cores", "memory", "size"), lambda amount: _folded(amount, "requested")),
     "lifetime": _least,
     "volumes": partial(_each, partial(_component, "volumes")),
 }

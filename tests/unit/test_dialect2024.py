@@ -135,7 +135,6 @@ def test_sizes_become_whole_gib(size: dict[str, Any], gib: int) -> None:
 @pytest.mark.parametrize(
     ("document", "path"),
     [
-        ({"resources": {"storage": [{"size": {"min": 10, "units": "parsecs"}}]}}, ("storage", 0, "size", "min")),
         ({"resources": {"storage": {"size": {"min": 10}}}}, ("storage",)),
         ({"resources": {"compute": [{"cores": {"min": "many"}}]}}, ("compute", "cores", "min")),
         ({"resources": {"compute": [{"volumes": [7]}]}}, ("compute", "volumes", 0)),

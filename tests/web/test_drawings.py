@@ -1,11 +1,12 @@
 """The drawings of the August 2024 talk, in v1.0 YAML: what is offered where, and what becomes free when."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from brokersite import ManualClock, Site, start_of
+from brokersite import ManualClock, Site, platform, start_of
 
 NOTEBOOK = "executable: {kind: jupyter-notebook, location: 'https://example.org/a.ipynb'}\n"
 FOUR_CORES = NOTEBOOK + "compute: {kind: simple-compute-resource, cores: {min: 4, max: 4}, memory: {min: 8, max: 8}}\n"
@@ -96,5 +97,32 @@ def test_data_is_mounted_where_it_was_asked(path: str, site: Site) -> None:
             assert data["storage"] == offer["storage"][0]["meta"]["uuid"]
             assert offer["storage"][0]["data"] == [data["meta"]["uuid"]]
             assert offer["schedule"]["available"] == {"start": "2026-11-20T10:00:00Z/PT0S", "duration": "PT4H"}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [
+        ("{min: 2, units: TiB}", {"min": 2048, "max": 4096}),
+        ("{min: 1, max: 1, units: TB}", {"min": 932, "max": 932}),
+        ("{min: 1, max: 4096, units: MiB}", {"min": 1, "max": 2}),
+    ],
+)
+def test_units_are_turned_into_gib(size: str, found: dict[str, int], tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Site(tmp_path, platforms=[platform(nodes=[{"cores": 4, "memory": 8, "storage": 10_000}])]) as site:
+            answer = await ask(site, NOTEBOOK + f"storage: [{{kind: simple-storage-resource, size: {size}}}]\n")
+            assert answer["offers"][0]["storage"][0]["size"] == found
+
+    asyncio.run(story())
+
+
+def test_units_that_nobody_knows_are_a_reason_for_no(site: Site) -> None:
+    async def story() -> None:
+        async with site:
+            answer = await ask(site, NOTEBOOK + "storage: [{kind: simple-storage-resource, size: {min: 10, units: parsecs}}]\n")
+            assert answer["result"] == "NO"
+            assert [item["values"]["path"] for item in answer["meta"]["messages"]] == ["storage[0].size.units"]
 
     asyncio.run(story())
