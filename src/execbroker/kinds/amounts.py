@@ -13,8 +13,8 @@ _UNITS |= {f"{prefix}I": 1024**power for power, prefix in enumerate("KMGTPEZY", 
 class Gibibytes(Wire):
     """From `min` to `max` whole GiB.
 
-    The extension `units` (`GB`, `MiB`, …) is turned into GiB as it is read: `min` is rounded up, `max` down but not to 0.
-    Units that nobody knows stay, to be complained of.
+    The extension `units` (`GB`, `MiB`, …) is turned into GiB as it is read, rounded up to whole ones: 1 TB is 932 GiB. Units
+    that nobody knows stay, to be complained of.
     """
 
     min: Integer | None = None
@@ -28,12 +28,11 @@ class Gibibytes(Wire):
         scale = _UNITS.get(units.upper().removesuffix("B")) if isinstance(units, str) else None
         if scale is None:
             return document
-        read = {"min": math.ceil, "max": lambda size: max(math.floor(size), 1)}
-        gib = {name: _whole(document[name], scale, rounded) for name, rounded in read.items() if name in document}
+        gib = {name: _whole(document[name], scale) for name in ("min", "max") if name in document}
         return {**document, **gib, "units": None}
 
 
-def _whole(value: Any, scale: int, rounded: Any) -> Any:
-    """A number in GiB; anything else as it is, for the model to complain of."""
+def _whole(value: Any, scale: int) -> Any:
+    """A number in whole GiB; anything else as it is, for the model to complain of."""
     finite = type(value) is int or (type(value) is float and math.isfinite(value))
-    return rounded(Fraction(value) * scale / 1024**3) if finite else value
+    return math.ceil(Fraction(value) * scale / 1024**3) if finite else value
