@@ -78,7 +78,7 @@ class Store:
     def open(self, session: UUID, path: str) -> int | None:
         """The file at `path`, open for reading; None for a folder. Raises NotFound."""
         real = self.find(session, path)
-        if real.is_dir():
+        if real.is_dir() or not path.strip("/"):
             return None
         try:
             descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

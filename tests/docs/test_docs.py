@@ -82,5 +82,5 @@ def test_the_examples_run(page: str) -> None:
 def test_links_between_pages_lead_somewhere() -> None:
     for page, text in DOCS.items():
         folder = HOME if page == "README.md" else HOME / "docs"
-        for target in re.findall(r"\]\(([^)#:]+)[^)]*\)", text):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
             assert (folder / target).exists(), f"{page} links to {target}"
