@@ -55,10 +55,21 @@ def _make(schema: Path, folder: Path) -> None:
     bundle = folder / "bundle.yaml"
     _get("the bundler from the npm registry", "npx", "--yes", BUNDLER, "bundle", str(schema / ROOT), "-o", str(bundle))
     _install(folder / "generator", GENERATOR)
-    options = ("-i", str(bundle), "-g", "python", "-o", str(folder / "client"), "--package-name", PACKAGE)
-    made = _python((folder / "generator",), "-c", START, "generate", *options)
-    assert made.returncode == 0, made.stdout + made.stderr
+    _write_client(folder / "generator", bundle, folder / "client")
     _install(folder / "needs", "-r", str(folder / "client" / "requirements.txt"))
+
+
+def generate_from(description: Path, folder: Path, other: GeneratedClient) -> GeneratedClient:
+    """The client for an OpenAPI document of one file, with the tools and dependencies of `other`."""
+    _write_client(other.folder / "generator", description, folder / "client")
+    (folder / "needs").symlink_to(other.folder / "needs")
+    return GeneratedClient(folder)
+
+
+def _write_client(generator: Path, description: Path, client: Path) -> None:
+    options = ("-i", str(description), "-g", "python", "-o", str(client), "--package-name", PACKAGE)
+    made = _python((generator,), "-c", START, "generate", *options)
+    assert made.returncode == 0, made.stdout + made.stderr
 
 
 def _install(folder: Path, *what: str) -> None:

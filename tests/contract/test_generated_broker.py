@@ -1,9 +1,10 @@
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from generated import GeneratedClient, generate
+from generated import GeneratedClient, generate, generate_from
 from published import folder
 
 from processsite import Site
@@ -19,8 +20,7 @@ def broker(tmp_path: Path) -> Iterator[Site]:
     site.stop()
 
 
-def test_a_client_of_the_published_schema_works_unmodified(broker: Site) -> None:
-    client: GeneratedClient = generate(folder())
+def run_script(client: GeneratedClient, broker: Site) -> None:
     done = client.run(SCRIPT, broker.url, (broker.data / "token").read_text().strip())
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
@@ -28,3 +28,16 @@ def test_a_client_of_the_published_schema_works_unmodified(broker: Site) -> None
     assert seen["asked"]["accepted"] == "ACCEPTED"
     assert seen["direct"] == {"phase": "ACCEPTED", "cancelled": "CANCELLED"}
     assert seen["refused"]["direct"] == "FAILED"
+
+
+def test_a_client_of_the_published_schema_works_unmodified(broker: Site) -> None:
+    run_script(generate(folder()), broker)
+
+
+def test_a_client_of_our_own_description_works_as_well(broker: Site, tmp_path: Path) -> None:
+    description = tmp_path / "openapi.json"
+    request = urllib.request.Request(f"{broker.url}/openapi.json")
+    request.add_header("Authorization", f"Bearer {(broker.data / 'token').read_text().strip()}")
+    with urllib.request.urlopen(request) as answer:
+        description.write_bytes(answer.read())
+    run_script(generate_from(description, tmp_path / "own", generate(folder())), broker)
