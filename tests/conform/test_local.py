@@ -227,7 +227,7 @@ def test_containers_and_impossible_words_are_refused(local: Site) -> None:
         "bad-variable",
         "bad-command",
     ]
-    assert kinds(Launch("process", ("x",), requirements=("--index-url x",))) == ["bad-requirement"]
+    assert kinds(Launch("process", ("x",), requirements=("--editable x",))) == ["bad-requirement"]
     assert kinds(Launch("process", ("x",)), Mount("a", "storage/a", True), Mount("a/b", "storage/b", True)) == ["nested-mount"]
     assert (
         kinds(Launch("process", ("x",)), Mount("../a", "storage/a", True), Mount("x/..", "storage/b", True)) == ["mount-path"] * 2
