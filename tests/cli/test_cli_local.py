@@ -57,7 +57,7 @@ def test_a_session_that_fails_ends_with_1_and_says_why(laptop: Site, tmp_path: P
 
 
 def test_a_terminal_gets_a_live_line_and_ctrl_c_only_detaches(laptop: Site, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text("import time\nprint('here it goes', flush=True)\ntime.sleep(3)\n")
+    (tmp_path / "program.py").write_text("import time\nprint('here it goes', flush=True)\ntime.sleep(8)\n")
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "execbroker", "run", *options(tmp_path), "--data", str(laptop.data)]
     process = subprocess.Popen(command, env=environment(TERM="xterm"), stdin=slave, stdout=slave, stderr=slave)

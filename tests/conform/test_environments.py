@@ -101,7 +101,7 @@ def test_what_pip_says_is_passed_on(site: Site) -> None:
 def test_a_broker_that_dies_on_the_way_leaves_nothing_half_made(site: Site) -> None:
     name = "local-unboxed" if site.settings["isolation"] == "none" else "local"
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    words = [sys.executable, "-c", DIES, name, str(site.root), "1.0"]
+    words = [sys.executable, "-c", DIES, name, str(site.root), "0.3"]
     died = subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, check=False, timeout=60)
     assert died.returncode == -signal.SIGALRM
 

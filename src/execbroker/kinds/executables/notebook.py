@@ -55,7 +55,7 @@ class JupyterNotebook(AbstractExecutable):
         }
 
     def _lab(self, notebook: str) -> dict[str, Any]:
-        options = ("--no-browser", "--ServerApp.port_retries=0", "--ServerApp.root_dir=.", "--ServerApp.quit_button=True")
+        options = ("--no-browser", "--allow-root", "--ServerApp.port_retries=0", "--ServerApp.root_dir=.")
         return {
             "command": ("python", "-m", "jupyterlab", *options),
             "requirements": ("jupyterlab", "ipykernel", *(self.requirements or [])),
