@@ -130,7 +130,8 @@ def _range(plan: Plan, path: str, least: int | None, most: int | None, default: 
     for name, value in (("min", least), ("max", most)):
         if value is not None and not 1 <= value <= MOST_AMOUNT:
             plan.reasons.append(reason("not-positive" if value < 1 else "too-large", f"{path}.{name}",
-                                       "{value} in {path} is out of range; at least 1 is needed", value=value))  # fmt: skip
+                                       "{value} in {path} is out of range; 1 to {most} is possible",
+                                       value=value, most=MOST_AMOUNT))  # fmt: skip
     if least is not None and most is not None and least > most:
         plan.reasons.append(reason("min-above-max", path, "In {path} min, {min}, is above max, {max}", min=least, max=most))
     low = least if least is not None else min(default, most) if most is not None else default
@@ -179,7 +180,9 @@ def _references(plan: Plan, defaults: OfferSettings) -> None:
     for index, data in enumerate(request.data):
         storage = _resolve(plan, f"data[{index}].storage", data.storage, "storage", request.storage)
         if data.storage is None:
-            storage = SimpleStorageResource(meta=ComponentMetadata(name=_free_name(request, f"{data.name}-storage")))
+            size = SimpleStorageSize(min=defaults.storage, max=defaults.storage)
+            meta = ComponentMetadata(name=_free_name(request, f"{data.name}-storage"))
+            storage = SimpleStorageResource(meta=meta, size=size)
             request.storage.append(storage)
         data.storage = storage.name if storage else data.storage
         _fetchable(plan, f"data[{index}]", data)

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import ColumnElement, select, update
 
-from execbroker.engine.lifecycle import CHOICES
+from execbroker.engine.lifecycle import CHOICES, Wait, step
 from execbroker.errors import BrokerError, Busy, IllegalMove, NotFound, StorageFull
 from execbroker.faults import reach
 from execbroker.ledger.ledger import Ledger
@@ -118,15 +118,17 @@ class Books:
         async def operation(transaction: Transaction, now: int) -> SessionRow:
             row = await _find(transaction, uuid, Phase.ACCEPTED)
             assert row.slot is not None
+            self._check_size(row.slot)
             late = now - row.slot.start
-            said = (
-                [message("WARN", "late", "Accepted {late} s after its start; it ends as promised", late=late)] if late > 0 else []
-            )
-            await transaction.move(row, Phase.ACCEPTED, now, said, due=now)
+            warning = message("WARN", "late", "Accepted {late} s after its start; it ends as promised", late=late)
+            await transaction.move(row, Phase.ACCEPTED, now, [warning] if late > 0 else [], due=now)
+            accepted = replace(row, phase=Phase.ACCEPTED, modified=now)
+            if isinstance(then := step(Phase.WAITING, row.slot, now), Wait):  # nothing for the engine to do before that
+                await transaction.move(accepted, Phase.WAITING, now, due=then.until)
             await _turn_down(transaction, [row.offerset], Phase.REJECTED, now)
             await self._release(transaction, row.offerset)
             self._hold(transaction, uuid, bookings_of(row.slot))
-            return replace(row, phase=Phase.ACCEPTED, modified=now)
+            return accepted
 
         return await self.write(operation)
 
@@ -334,6 +336,13 @@ class Books:
         await self._release(transaction, *offersets)
         for offerset, slots in left.items():
             self._hold(transaction, offerset, envelope(slots))
+
+    def _check_size(self, slot: Slot) -> None:
+        """The node may have become smaller since the offer was made. Raises IllegalMove."""
+        profile = self.timeline.profiles.get(Place(slot.platform, slot.node))
+        if profile is None or any(not piece.amounts.within(profile.capacity) for piece in bookings_of(slot)):
+            text = f"{slot.platform} has become smaller and cannot keep this offer any more; ask again"
+            raise IllegalMove(text, phase=Phase.OFFERED.value, allowed=[Phase.REJECTED.value])
 
     def _reasons(self, wanted: Wanted, slots: list[Slot]) -> list[MessageItem]:
         if slots:

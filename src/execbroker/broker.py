@@ -130,7 +130,8 @@ class Broker:
             changed = self._ledger.changes.watch(uuid)
             row, request = await self._session(uuid, owner)
             left = deadline - self._clock.monotonic()
-            if row.phase.is_final or left <= 0 or (unless is not None and row.phase is not unless):
+            over = row.phase.is_final or left <= 0 or self._ledger.changes.closed
+            if over or (unless is not None and row.phase is not unless):
                 break
             if not await _happens(changed, left) or unless is None:
                 deadline = -math.inf

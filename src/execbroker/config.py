@@ -87,6 +87,9 @@ class Config(BaseSettings):
         names = [platform.name for platform in self.platforms]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"platforms: the name {', '.join(sorted(twice))} is used twice")
+        whole = [platform.name for platform in self.platforms if platform.type == "local" and not platform.nodes]
+        if len(whole) > 1:
+            raise ValueError(f"platforms: {', '.join(whole)} would each offer all of this machine; give them `nodes`")
         if self.auth.mode == "none" and not is_loopback(self.host):
             raise ValueError(f"auth.mode: none is allowed on loopback only, not on {self.host}")
         return self

@@ -4,7 +4,6 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISDIR
 from typing import Literal
 from uuid import UUID
 
@@ -124,13 +123,16 @@ def _content(folder: Path, path: str) -> list[tuple[Path, str]]:
     except OSError:
         return []
     found = [(folder / name, f"{path}/{name}".lstrip("/")) for name in names if not name.startswith(".")]
-    return [(item, below) for item, below in found if not item.is_symlink()]
+    return [(item, below) for item, below in found if _entry(item, below)]
 
 
 def _entry(item: Path, path: str) -> Entry | None:
+    """None for what is neither a folder nor a file, or cannot be looked at: a link, a pipe, a path too long."""
     try:
-        about = item.stat()
+        about = item.lstat()
     except OSError:
         return None
-    folder = S_ISDIR(about.st_mode)
+    folder = stat.S_ISDIR(about.st_mode)
+    if not folder and not stat.S_ISREG(about.st_mode):
+        return None
     return Entry(path, folder, 0 if folder else about.st_size, int(about.st_mtime))

@@ -275,11 +275,15 @@ def test_a_platform_removed_from_the_configuration(tmp_path: Path) -> None:
         await site.restart(platforms=[platform("other")])
         await site.settle()
         assert await site.phase(waiting) == "WAITING"
-        for uuid in (running, waiting):
-            await site.advance(600)
-            done = await site.show(uuid)
-            assert (done["phase"], names(done)) == ("FAILED", ["no-platform"])
+        await site.advance(1300)
+        lost = await site.show(running)
+        assert (lost["phase"], names(lost)) == ("RUNNING", ["unreachable"])
+        late = await site.show(waiting)
+        assert (late["phase"], names(late)) == ("FAILED", ["unreachable", "too-late"])
         assert await site.phase(offered) == "EXPIRED"
+        await site.restart(platforms=[platform()])
+        await site.advance(60)
+        assert await site.phase(running) == "COMPLETED"
         folder = site.store.folder(UUID(running))
         (folder / "storage" / "kept").mkdir(parents=True, exist_ok=True)
         await site.advance(3600)

@@ -1,6 +1,7 @@
 """The API at its front door: media types, statuses, waiting, output, files, lists, identity."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -434,5 +435,40 @@ def test_direct_runs_at_once_and_a_refused_one_can_be_read(site: Site) -> None:
         refused = await site.client.post("/direct", json={"executable": {"kind": "urn:from-mars"}})
         assert refused.status_code == 400
         assert (await site.show(refused.json()))["phase"] == "FAILED"
+
+    run(site, work)
+
+
+def test_names_that_are_not_utf8_are_listed_and_can_be_fetched(site: Site) -> None:
+    async def work(site: Site) -> None:
+        uuid = await ran(site)
+        home = site.store.folder(UUID(uuid)) / "home"
+        home.mkdir(exist_ok=True)
+        (home / os.fsdecode(b"odd\xff\n.txt")).write_bytes(b"odd")
+        os.mkfifo(home / "pipe")
+        found = (await site.client.get(f"/sessions/{uuid}/files/home/")).json()["files"]
+        assert [one["path"] for one in found] == ["home/odd\\xff\n.txt"]
+        assert (await site.client.get(found[0]["url"])).content == b"odd"
+
+    run(site, work)
+
+
+def test_an_offer_that_a_smaller_platform_cannot_keep_is_not_accepted(site: Site) -> None:
+    async def work(site: Site) -> None:
+        offer = (await site.offers(**asked(4, 8)))[0]
+        await site.restart(platforms=[platform(nodes=[{"cores": 2, "memory": 8, "storage": 100}])])
+        answer = await site.update(offer, "ACCEPTED")
+        assert (answer.status_code, answer.json()["allowed"]) == (409, ["REJECTED"])
+
+    run(site, work)
+
+
+def test_who_waits_is_answered_when_the_broker_stops(site: Site) -> None:
+    async def work(site: Site) -> None:
+        uuid = await site.take(**asked())
+        waiting = asyncio.create_task(site.client.get(f"/sessions/{uuid}?wait=60&phase=ACCEPTED"))
+        await asyncio.sleep(0)
+        site.ledger.changes.close()
+        assert (await asyncio.wait_for(waiting, 10)).json()["phase"] == "ACCEPTED"
 
     run(site, work)

@@ -26,6 +26,7 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- where such a 
 
 def serve_until_stopped(config: "Config") -> None:
     """Run a broker until SIGINT or SIGTERM. Raises StartupError with what to do where it cannot start."""
+    os.umask(0o077)  # what is written here is the owner's alone
     set_up_logs(sys.stderr)
     factory = uvicorn.Config("execbroker", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
@@ -75,6 +76,7 @@ async def listening(config: "Config") -> AsyncIterator[str]:
                 with _announced(config.folder, url):
                     yield url
             finally:
+                app.state.parts.ledger.changes.close()
                 server.should_exit = True
                 await serving
 

@@ -160,16 +160,24 @@ async def get(
     folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to; a new folder named by the uuid.")] = None,
 ) -> None:
     """Download what a session left in its home and its storage, and print the path of each file."""
+    from execbroker.client import ClientError
+
     found = await visit.find(uuid)
     target = (folder or Path(str(found))).absolute()
-    fetched = []
+    fetched, missed = [], []
     for file in await visit.client.files(found):
         if file.folder:
             continue
-        fetched.append(await visit.client.download(found, file.path, target / _safe(file.path)))
+        try:
+            fetched.append(await visit.client.download(found, file.path, target / _safe(file.path)))
+        except ClientError as error:  # one that cannot be had must not keep the others back
+            missed.append(f"{file.path}: {error.detail}")
+            continue
         if not visit.form:
             typer.echo(fetched[-1])
     visit.payload({"files": [str(path) for path in fetched]})
+    if missed:
+        raise Stop("\n  ".join(["These could not be fetched:", *missed]), REFUSED)
 
 
 def _safe(path: str) -> PurePosixPath:

@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 
 from execbroker.books import Books
-from execbroker.engine.lifecycle import Call, Move, Verb, Wait, after_poll, fail, step, too_late
+from execbroker.engine.lifecycle import Call, Move, Verb, Wait, after_poll, step, too_late
 from execbroker.engine.writing import RELEASE_TRIES, Writer
 from execbroker.errors import BrokerError, PlatformFailure, Unreachable
 from execbroker.faults import reach
@@ -55,7 +55,8 @@ class Steps:
             return None
         platform = self._platforms.get(row.slot.platform)
         if platform is None:
-            return await self._without_platform(row, verb)
+            await self._without_platform(row, verb)
+            return None
         reach(f"{verb}.before")
         try:
             job = await self._job(row)
@@ -105,8 +106,7 @@ class Steps:
         platform = self._platforms.get(name)
         if platform is None:
             for row in rows:
-                if following := await self._without_platform(row, "poll"):
-                    await self.advance(following)
+                await self._without_platform(row, "poll")
             return
         reach("poll.before")
         jobs = {row.uuid: job for row in rows if (job := await self._job_or_fail(row))}
@@ -169,6 +169,7 @@ class Steps:
             await self._writer.again(row, self._writer.now() + 1)
             return None
         reach("release.after")
+        await asyncio.to_thread(self._store.remove, row.uuid, "staging")
         finished = tuple({**one, "status": "FINISHED"} for one in row.state.connectors)
         await self._writer.end(row, said, replace(row.state, connectors=finished, ended=self._writer.now()))
         self._jobs.pop(row.uuid, None)
@@ -197,13 +198,13 @@ class Steps:
             await self._books.let_go(row.uuid)
         await self._writer.again(row, due, state=replace(row.state, tidied=now))
 
-    async def _without_platform(self, row: SessionRow, verb: Verb) -> SessionRow | None:
+    async def _without_platform(self, row: SessionRow, verb: Verb) -> None:
+        """What runs there still does, and holds what it holds: nothing is known of it until the platform is named again."""
         assert row.slot is not None
-        text = f"The platform {row.slot.platform} is not configured any more"
-        if verb == "release":
+        if verb == "release" and row.state.started is None:
             await self._writer.end(row, (), replace(row.state, ended=self._writer.now()))
-            return None
-        return await self._writer.move(row, fail("no-platform", text))
+        else:
+            await self._writer.unreachable(row, f"{row.slot.platform} is not in the configuration any more")
 
     async def _request(self, row: SessionRow) -> ExecutionRequest:
         offerset = await self._ledger.offerset(row.offerset)

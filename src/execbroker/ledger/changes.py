@@ -10,6 +10,13 @@ class Changes:
     def __init__(self) -> None:
         self._waiting: WeakValueDictionary[UUID, asyncio.Event] = WeakValueDictionary()
         self.due = asyncio.Event()
+        self.closed = False
+
+    def close(self) -> None:
+        """The broker stops: whoever waits is answered as things are."""
+        self.closed = True
+        for event in list(self._waiting.values()):
+            event.set()
 
     def tell(self, uuids: Iterable[UUID], *, due: bool) -> None:
         for uuid in uuids:

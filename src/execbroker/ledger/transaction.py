@@ -92,7 +92,7 @@ class Transaction:
         if to is not row.phase or messages:
             self.record(row.uuid, to, now, *messages)
         self.touched |= {row.uuid, row.offerset}
-        self.due |= values.get("due") is not None
+        self.due |= (due := values.get("due")) is not None and due <= now
         return True
 
 

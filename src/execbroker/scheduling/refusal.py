@@ -1,7 +1,8 @@
 from collections.abc import Iterable
+from dataclasses import replace
 
 from execbroker.model.messages import MessageItem, reason
-from execbroker.scheduling.search import Ask
+from execbroker.scheduling.search import Ask, find
 from execbroker.scheduling.timeline import Timeline
 
 _FIELDS = (("cores", "compute.cores.min", ""), ("memory", "compute.memory.min", " GiB"), ("storage", "storage", " GiB"))
@@ -16,11 +17,18 @@ def why_not(timeline: Timeline, ask: Ask, platforms: Iterable[str]) -> list[Mess
                    late=ask.earliest - ask.latest)
         ]  # fmt: skip
     able = {candidate.platform for candidate in ask.candidates}
-    found = {platform: _too_large(timeline, ask, platform) for platform in platforms}
-    return [message for platform in found for message in found[platform] or (_no_room(platform) if platform in able else [])]
+    reasons: list[MessageItem] = []
+    for platform in platforms:
+        large = _too_large(timeline, ask, platform)
+        reasons += large or (_no_room(timeline, ask, platform) if platform in able else [])
+    return reasons
 
 
-def _no_room(platform: str) -> list[MessageItem]:
+def _no_room(timeline: Timeline, ask: Ask, platform: str) -> list[MessageItem]:
+    here = tuple(candidate for candidate in ask.candidates if candidate.platform == platform)
+    if ask.storages and find(timeline, replace(ask, storages=(), candidates=here, limit=1), ask.earliest):
+        text = "{platform} has no room for the storage of {path}, for as long as it is to be kept"
+        return [reason("no-room", "storage", text, platform=platform)]
     text = "{platform} has no room that starts within {path}"
     return [reason("no-room", "schedule.requested.start", text, platform=platform)]
 

@@ -1,13 +1,14 @@
 import os
 import re
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import TypeAdapter
 from starlette.background import BackgroundTask
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from execbroker.broker import Broker
 from execbroker.codecs import Codec
@@ -22,6 +23,14 @@ from execbroker.store import Stream
 from execbroker.web.identity import OWNER
 from execbroker.web.negotiate import read_as, read_body, reply, reply_codec
 
+
+class _Anything(PathConvertor):
+    """A path with every character that a file name may have, line ends included."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("anything", _Anything())
 router = APIRouter()
 REQUEST: TypeAdapter[ExecutionRequest] = TypeAdapter(ExecutionRequest)
 UPDATE: TypeAdapter[AbstractUpdate] = TypeAdapter(Update)
@@ -164,8 +173,9 @@ async def output(
     return Response(content, 206, headers, "text/plain; charset=utf-8")
 
 
-@router.get("/sessions/{uuid}/files/{path:path}", operation_id="SessionFiles")
+@router.get("/sessions/{uuid}/files/{path:anything}", operation_id="SessionFiles")
 async def files(
+    request: Request,
     uuid: UUID,
     path: str,
     broker: Desk,
@@ -175,6 +185,7 @@ async def files(
     deep: Annotated[bool, Query(description="Every file below this folder.")] = False,
 ) -> Response:
     """A folder's content, or a file: what the session left in its home and its storage."""
+    path = os.fsdecode(unquote_to_bytes(request.scope["raw_path"].partition(b"/files/")[2]))
     if (opened := await broker.file(uuid, who, path)) is not None:
         headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
         # By its descriptor, so that it is the file that was checked, whatever the session puts in its place meanwhile.
@@ -208,12 +219,13 @@ async def health(codec: Speak) -> Response:
 
 def _entry(base: str, entry: Any) -> dict[str, Any]:
     slash = "/" if entry.folder else ""
+    name = os.fsencode(entry.path)  # a name need not be UTF-8
     return {
-        "path": entry.path + slash,
+        "path": name.decode("utf-8", "backslashreplace") + slash,
         "type": "folder" if entry.folder else "file",
         "size": entry.size,
         "modified": format_instant(moment(entry.modified)),
-        "url": f"{base}/{quote(entry.path)}{slash}",
+        "url": f"{base}/{quote(name)}{slash}",
     }
 
 

@@ -10,7 +10,7 @@ from execbroker.model.registry import published
 from execbroker.model.waist import Launch, Port, Source
 
 PARAMETERS = ".parameters.json"
-QUIET_KERNEL = {".ipython/profile_default/ipython_kernel_config.json": json.dumps({"IPKernelApp": {"log_level": 40}})}
+QUIET_KERNEL = {".ipython/profile_default/ipython_kernel_config.json": json.dumps({"IPKernelApp": {"log_level": 50}})}
 """Without it every kernel warns that it listens on loopback, which nobody who runs a notebook can change."""
 
 
