@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 from generated import GeneratedClient, generate, generate_from
+from openapi_spec_validator import validate
 from published import folder
 
+from execbroker.app import create_app
+from execbroker.config import load
+from execbroker.web.openapi import describe
 from processsite import Site
 
 SCRIPT = Path(__file__).parent / "client_script.py"
@@ -41,3 +45,7 @@ def test_a_client_of_our_own_description_works_as_well(broker: Site, tmp_path: P
     with urllib.request.urlopen(request) as answer:
         description.write_bytes(answer.read())
     run_script(generate_from(description, tmp_path / "own", generate(folder())), broker)
+
+
+def test_our_own_description_is_valid_openapi(tmp_path: Path) -> None:
+    validate(describe(create_app(load(None, folder=tmp_path))))

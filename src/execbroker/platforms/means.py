@@ -34,7 +34,7 @@ class Means:
         apart = "Isolation: bubblewrap hides the broker's data and other sessions, and gives absolute mounts."
         if not self.sandbox:
             apart = f"Isolation: none, because {self.no_sandbox}; sessions can read, and write, what the broker can."
-        return (*self.confinement.notes(), "Storage: booked, not limited while a session runs.", apart)
+        return (*self.confinement.notes(), apart, "Storage: booked, not limited while a session runs.")
 
 
 def find_means(settings: LocalSettings, context: Context) -> Means:
