@@ -38,7 +38,7 @@ _UNKNOWN = (UnknownExecutable, UnknownComputeResource, UnknownDataResource, Unkn
 class Plan:
     """What a request means: the request with every default and reference filled in, and what follows from it.
 
-    `reasons` are all that is wrong with it whatever the platform; where there are any, `launch` is None.
+    `reasons` are all that is wrong with it whatever the platform; `launch` is None where the executable itself is wrong.
     """
 
     request: ExecutionRequest
@@ -72,9 +72,7 @@ def understand(request: ExecutionRequest, defaults: OfferSettings, now: int) -> 
     _compute(plan, defaults)
     _schedule(plan, defaults, now)
     _references(plan, defaults)
-    if not plan.reasons and request.executable:
-        plan.launch = request.executable.launch()
-        plan.sources, plan.mounts = sources_of(request), mounts_of(request)
+    plan.sources, plan.mounts = sources_of(request), mounts_of(request)
     return plan
 
 
@@ -107,10 +105,13 @@ def _few_enough(plan: Plan) -> bool:
 
 
 def _executable(plan: Plan) -> None:
-    if plan.request.executable is None:
+    executable = plan.request.executable
+    if executable is None:
         plan.reasons.append(reason("no-executable", "executable", "There is no {path} to run"))
-    else:
-        plan.reasons += plan.request.executable.reasons_against()
+    elif against := executable.reasons_against():
+        plan.reasons += against
+    elif not isinstance(executable, UnknownExecutable):
+        plan.launch = executable.launch()
 
 
 def _compute(plan: Plan, defaults: OfferSettings) -> None:

@@ -67,7 +67,7 @@ class Broker:
             names = list(self._platforms)
             for name, estimate in zip(names, await asyncio.gather(*(self._estimate(name, plan) for name in names)), strict=True):
                 reasons += estimate.reasons
-                if not estimate.reasons:
+                if not (plan.reasons or estimate.reasons):
                     warnings += estimate.warnings
                     candidates.append(self._candidate(name, estimate))
         return Wanted(

@@ -4,6 +4,7 @@ from pathlib import Path
 from execbroker.kinds.naming import safe_name
 from execbroker.kinds.volume import SimpleVolumeMount
 from execbroker.ledger.rows import SessionRow
+from execbroker.model.components import AbstractDataResource, UnknownDataResource
 from execbroker.model.sessions import ExecutionRequest
 from execbroker.model.waist import Job, Mount, Source
 
@@ -16,7 +17,8 @@ def folders_of(request: ExecutionRequest) -> dict[str, str]:
     for storage in request.storage or []:
         found[storage.name or ""] = _free(f"{STORAGE}/{safe_name(storage.name or '', 'unnamed')}", found)
     for data in request.data or []:
-        found[data.name or ""] = _free(f"{found[data.storage or '']}/{safe_name(data.name or '', 'unnamed')}", found)
+        below = found.get(data.storage or "", STORAGE)
+        found[data.name or ""] = _free(f"{below}/{safe_name(data.name or '', 'unnamed')}", found)
     return found
 
 
@@ -25,13 +27,23 @@ def _free(wish: str, taken: dict[str, str]) -> str:
 
 
 def sources_of(request: ExecutionRequest) -> list[tuple[str, Source]]:
-    """What is to be fetched for an understood request: the field that asks for it, and where in the folder it goes."""
+    """What is to be fetched for a request: the field that asks for it, and where in the folder it goes.
+
+    Data with nothing to fetch from, which an understood request has none of, is passed over; so are mounts of nothing.
+    """
     folders = folders_of(request)
     return [
         (f"data[{index}]", Source(source.url, f"{folders[data.name or '']}/{source.path}", source.size, source.checksum))
         for index, data in enumerate(request.data or [])
-        for source in data.sources()
+        for source in _fetched(data)
     ]
+
+
+def _fetched(data: AbstractDataResource) -> list[Source]:
+    try:
+        return [] if isinstance(data, UnknownDataResource) else data.sources()
+    except ValueError:
+        return []
 
 
 def mounts_of(request: ExecutionRequest) -> list[Mount]:
@@ -41,7 +53,7 @@ def mounts_of(request: ExecutionRequest) -> list[Mount]:
     return [
         Mount(volume.path or "", folders[volume.resource or ""], volume.mode == "READONLY")
         for volume in volumes
-        if isinstance(volume, SimpleVolumeMount)
+        if isinstance(volume, SimpleVolumeMount) and (volume.resource or "") in folders
     ]
 
 

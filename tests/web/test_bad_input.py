@@ -336,3 +336,19 @@ def test_any_update_is_never_a_5xx(tmp_path_factory: pytest.TempPathFactory, upd
                 assert answer.status_code == 422, answer.text
 
     run(Site(Path(tmp_path_factory.mktemp("updates")), ManualClock()), work)
+
+
+def test_what_the_platform_has_against_it_comes_with_all_else(site: Site) -> None:
+    async def work(site: Site) -> None:
+        request = {
+            "executable": {"kind": "jupyter-notebook", "location": "http://127.0.0.1/a.ipynb"},
+            "compute": {"kind": "simple-compute-resource", "cores": {"min": -1}, "memory": {"min": 9}},
+            "data": [{"kind": "simple-data-resource", "location": "http://10.0.0.1/x", "storage": "nowhere"}],
+        }
+        answer = (await site.client.post("/requests", json=request)).json()
+        assert answer["result"] == "NO"
+        reasons = [item["kind"].rpartition(":")[2] for item in answer["meta"]["messages"]]
+        assert {"not-positive", "dangling"} <= set(reasons)
+        assert reasons.count("forbidden-url") == 2  # the notebook's and the data's
+
+    run(Site(site.folder.parent, platforms=[{"name": "here", "type": "local"}]), work)
