@@ -9,6 +9,7 @@ import httpx
 
 from execbroker.app import create_app
 from execbroker.config import Config
+from execbroker.ledger.audit import audit
 from execbroker.model.times import Clock
 
 NOTEBOOK = {"kind": "jupyter-notebook", "location": "https://example.org/a.ipynb", "mode": "batch"}
@@ -77,6 +78,10 @@ class Site:
         await self._stack.aclose()
         self.settings |= settings
         await self._open()
+
+    async def faults(self) -> list[str | None]:
+        """What the audit finds wrong."""
+        return [error.message for error in (await audit(self.ledger, self.clock.seconds)).errors]
 
     async def settle(self) -> None:
         await self.engine.settle()

@@ -2,7 +2,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import IO
@@ -12,13 +12,16 @@ import structlog
 from fastapi import FastAPI
 
 from execbroker import __version__
-from execbroker.books import Books
+from execbroker.books.books import Books
+from execbroker.books.caps import Caps
 from execbroker.broker import Broker
 from execbroker.config import Config, is_loopback, platform_class
 from execbroker.engine.engine import Engine
 from execbroker.errors import BrokerError, StartupError
 from execbroker.ledger import schema
+from execbroker.ledger.audit import Findings, audit, report
 from execbroker.ledger.ledger import Ledger
+from execbroker.metrics import Measured, Metrics
 from execbroker.model.times import Clock
 from execbroker.platforms.base import Context, Platform
 from execbroker.staging.base import Fetcher
@@ -30,21 +33,41 @@ from execbroker.web.identity import Door, read_token
 from execbroker.web.problems import add_problems
 from execbroker.web.routes import router
 
+AUDIT = 3600  # seconds between two audits
 log = structlog.get_logger()
 
 
 class Parts:
     """Everything that works together in one broker process, put together here and nowhere else."""
 
-    def __init__(self, config: Config, clock: Clock, ledger: Ledger, rates: Rates) -> None:
-        self.ledger = ledger
+    def __init__(self, config: Config, clock: Clock, ledger: Ledger, rates: Rates, metrics: Metrics) -> None:
+        self.ledger, self.clock, self.metrics = ledger, clock, metrics
         self.store = Store(config.folder / "sessions", config.limits.output)
         self.fetchers = {scheme: fetcher for fetcher in load_fetchers(config) for scheme in fetcher.schemes}
         self.stager = Stager(self.fetchers, config.data, rates, clock)
         self.platforms = load_platforms(config, clock, self.stager)
-        self.books = Books(ledger, clock)
+        prices = {platform.name: platform.prices for platform in config.platforms if platform.prices}
+        self.books = Books(ledger, clock, prices, Caps(config.offers.held_owner, config.offers.held_all))
         self.engine = Engine(ledger, self.books, self.platforms, clock, self.store, config.retention)
-        self.broker = Broker(ledger, self.books, self.platforms, clock, self.store, config.offers)
+        self.broker = Broker(ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered)
+
+    async def inspect(self) -> None:
+        """Audit the ledger: what is found is logged and shown among the metrics, and the broker goes on."""
+        try:
+            findings = await audit(self.ledger, int(self.clock.now().timestamp()))
+        except Exception:
+            log.exception("audit.failed")
+            return
+        report(findings)
+        self.metrics.audited(findings)
+
+    async def keep_inspecting(self, closing: asyncio.Event) -> None:
+        """At once, and then every hour."""
+        while not closing.is_set():
+            await self.inspect()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AUDIT):
+                    await closing.wait()
 
 
 def load_fetchers(config: Config) -> list[Fetcher]:
@@ -62,7 +85,7 @@ def load_platforms(config: Config, clock: Clock, stager: Stager) -> dict[str, Pl
 
 
 @asynccontextmanager
-async def running(config: Config, clock: Clock, *, engine: bool = True) -> AsyncIterator[Parts]:
+async def running(config: Config, clock: Clock, metrics: Metrics, *, engine: bool = True) -> AsyncIterator[Parts]:
     """A broker's parts, opened in order and closed in reverse; without `engine` its loop waits for `engine.settle()`.
 
     Raises StartupError where the data folder is in use, or of a newer version.
@@ -80,7 +103,7 @@ async def running(config: Config, clock: Clock, *, engine: bool = True) -> Async
             notes.add(task)
             task.add_done_callback(notes.discard)
 
-        parts = Parts(config, clock, ledger, Rates(await ledger.measures(), keep))
+        parts = Parts(config, clock, ledger, Rates(await ledger.measures(), keep), metrics)
 
         async def kept() -> None:
             await asyncio.gather(*notes)
@@ -95,6 +118,10 @@ async def running(config: Config, clock: Clock, *, engine: bool = True) -> Async
         stack.push_async_callback(parts.books.close)
         await parts.engine.open()
         stack.push_async_callback(parts.engine.close)
+        await metrics.watch(ledger, clock, lambda: parts.books.waiting)
+        closing = asyncio.Event()
+        stack.push_async_callback(asyncio.wait, [asyncio.create_task(parts.keep_inspecting(closing), name="audit")])
+        stack.callback(closing.set)
         if engine:
             parts.engine.run()
         yield parts
@@ -135,7 +162,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(config, clock, engine=engine) as parts:
+        async with running(config, clock, app.state.metrics, engine=engine) as parts:
             app.state.parts, app.state.broker = parts, parts.broker
             yield
 
@@ -148,7 +175,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         openapi_url=None,
         redirect_slashes=False,
     )
-    app.state.config = config
+    app.state.config, app.state.metrics = config, Metrics()
     add_problems(app)
     app.include_router(router)
     app.include_router(dialect)
@@ -158,7 +185,19 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     except OSError as error:
         raise _unusable(config.folder, error) from None
     app.add_middleware(Door, token=token, hosts=_known_hosts(config))
+    app.add_middleware(Measured, metrics=app.state.metrics)
     return app
+
+
+async def audit_folder(folder: Path, clock: Clock) -> Findings:
+    """Audit the ledger of a data folder, whether a broker uses it or not. Raises StartupError where it has none to read."""
+    database = folder / "ledger.sqlite"
+    schema.check(database)
+    ledger = Ledger(database)
+    try:
+        return await audit(ledger, int(clock.now().timestamp()))
+    finally:
+        await ledger.close()
 
 
 def _known_hosts(config: Config) -> set[str] | None:

@@ -1,33 +1,41 @@
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
 
-from execbroker.asking import Plan, understand
-from execbroker.books import Books
+from execbroker.books.books import Books
 from execbroker.config import OfferSettings
-from execbroker.errors import Fault, Invalid, NotFound
+from execbroker.engine.lifecycle import EXTENDABLE
+from execbroker.errors import Fault, Invalid, NoRoom, NotFound
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import OfferSetRow, SessionRow
 from execbroker.model.components import AbstractComponent
 from execbroker.model.messages import MessageItem, reason
-from execbroker.model.options import AbstractUpdate, EnumValueUpdate
+from execbroker.model.options import AbstractUpdate, EnumValueUpdate, IntegerDeltaUpdate
 from execbroker.model.phases import Phase
 from execbroker.model.sessions import ExecutionRequest, OfferSetResponse, ScheduledExecutionSession
 from execbroker.model.times import Clock, format_duration
-from execbroker.offering import Answer, Wanted
+from execbroker.model.waist import Capacity, Slot
+from execbroker.offers.asking import Plan, understand
+from execbroker.offers.limiting import cost_limits
+from execbroker.offers.offering import Answer
+from execbroker.offers.wanting import Wanted, candidates_on
 from execbroker.platforms.base import Platform
 from execbroker.rendering import Renderer, owner_of
-from execbroker.scheduling.search import Ask, Candidate
+from execbroker.scheduling.asks import Candidate
 from execbroker.staging.base import Estimate
 from execbroker.store import Entry, Store, Stream
 
 log = structlog.get_logger()
-_PATHS = {"phase", "/phase", "state", "/state"}
+_PHASE = {"phase", "/phase", "state", "/state"}
+DURATION = "schedule.available.duration"
+UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
+MOST_EXTENSION = 36525 * 86400  # seconds
 
 
 class Broker:
@@ -41,20 +49,23 @@ class Broker:
         clock: Clock,
         store: Store,
         defaults: OfferSettings,
+        answered: Callable[[Answer], None],
     ) -> None:
         self._ledger, self._books, self._platforms = ledger, books, platforms
-        self._clock, self._store, self._defaults = clock, store, defaults
+        self._clock, self._store, self._defaults, self._answered = clock, store, defaults, answered
 
     async def ask(self, request: ExecutionRequest, owner: str, renderer: Renderer) -> OfferSetResponse:
         """Offers that are held, or NO with every reason. Raises Busy, StorageFull."""
         plan = await self._plan(request)
         answer = await self._books.offer(await self._wanted(plan, owner))
+        self._answered(answer)
         return renderer.offerset(answer.offerset, answer.offers, plan.request)
 
     async def direct(self, request: ExecutionRequest, owner: str, renderer: Renderer) -> ScheduledExecutionSession:
         """An accepted session at the first possible time, or a FAILED one with every reason. Raises Busy, StorageFull."""
         plan = await self._plan(request)
         answer: Answer = await self._books.direct(await self._wanted(plan, owner))
+        self._answered(answer)
         return renderer.session(answer.offers[0], plan.request, answer.messages)
 
     async def _plan(self, request: ExecutionRequest) -> Plan:
@@ -63,21 +74,32 @@ class Broker:
     async def _wanted(self, plan: Plan, owner: str) -> Wanted:
         candidates: list[Candidate] = []
         warnings, reasons = list(plan.warnings), list(plan.reasons)
+        chosen = plan.request.platforms or list(self._platforms)
+        reasons += _unknown_platforms(chosen, self._platforms)
         if plan.launch:
             names = list(self._platforms)
             for name, estimate in zip(names, await asyncio.gather(*(self._estimate(name, plan) for name in names)), strict=True):
-                reasons += estimate.reasons
+                found: list[Candidate | MessageItem] = [*estimate.reasons]
+                found += estimate.warnings if not (plan.reasons or estimate.reasons) else []
                 if not (plan.reasons or estimate.reasons):
-                    warnings += estimate.warnings
-                    candidates.append(self._candidate(name, estimate))
+                    found += self._candidates(name, plan, estimate)
+                candidates += (one for one in found if isinstance(one, Candidate))
+                if name in chosen:
+                    said = [one for one in found if isinstance(one, MessageItem)]
+                    warnings += (one for one in said if one.level == "WARN")
+                    reasons += (one for one in said if one.level != "WARN")
         return Wanted(
             owner=owner,
             request=plan.request.model_dump_json(exclude_none=True),
-            ask=self._ask(plan, candidates),
-            platforms=tuple(self._platforms),
+            plan=plan,
+            candidates=tuple(one for one in candidates if one.platform in chosen),
+            elsewhere=tuple(one for one in candidates if one.platform not in chosen),
+            platforms=tuple(name for name in self._platforms if name in chosen),
             warnings=_distinct(warnings),
             reasons=_distinct(reasons),
             expires=int(self._defaults.expires.total_seconds()),
+            limit=self._defaults.limit,
+            longest=int(self._defaults.longest.total_seconds()),
         )
 
     async def _estimate(self, name: str, plan: Plan) -> Estimate:
@@ -93,22 +115,12 @@ class Broker:
             text = "{platform} cannot say how long its preparation would take"
             return Estimate(reasons=(reason("no-estimate", "executable", text, platform=name),))
 
-    def _candidate(self, name: str, estimate: Estimate) -> Candidate:
-        release = self._platforms[name].settings.release.total_seconds()
-        return Candidate(name, math.ceil(estimate.seconds), math.ceil(release))
-
-    def _ask(self, plan: Plan, candidates: Iterable[Candidate]) -> Ask:
-        earliest, latest = plan.start
-        return Ask(
-            cores=plan.cores,
-            memory=plan.memory,
-            storages=tuple(plan.storages),
-            duration=plan.duration,
-            earliest=earliest,
-            latest=latest,
-            candidates=tuple(candidates),
-            limit=self._defaults.limit,
-        )
+    def _candidates(self, name: str, plan: Plan, estimate: Estimate) -> Iterable[Candidate | MessageItem]:
+        platform, capacity = self._platforms[name], self._books.capacities.get(name, Capacity(()))
+        if len(plan.nodes) > 1 and not platform.several_nodes:
+            text = "{platform} gives a session one node; {path} asks for {nodes}"
+            return [reason("several-nodes", "compute", text, platform=name, nodes=len(plan.nodes))]
+        return candidates_on(plan, platform.settings, capacity, estimate.seconds, estimate.size)
 
     async def offerset(self, uuid: UUID, owner: str, renderer: Renderer, wait: float = 0) -> OfferSetResponse:
         """One offerset, its offers as they are now; after `wait` seconds at most, or once it changes. Raises NotFound."""
@@ -146,7 +158,7 @@ class Broker:
 
     async def _rendered(self, row: SessionRow, request: str, renderer: Renderer) -> ScheduledExecutionSession:
         messages = [MessageItem.model_validate_json(text) for text in await self._ledger.messages(row.uuid)]
-        return renderer.session(row, ExecutionRequest.model_validate_json(request), messages)
+        return renderer.session(row, ExecutionRequest.model_validate_json(request), messages, self._room(row))
 
     async def component(self, uuid: UUID, owner: str, renderer: Renderer) -> AbstractComponent:
         """The session, the offerset, or the part of a session, that has this uuid. Raises NotFound."""
@@ -177,18 +189,57 @@ class Broker:
         return [await self._rendered(row, request, renderer) for row, request in rows]
 
     async def update(self, uuid: UUID, change: AbstractUpdate, owner: str, renderer: Renderer) -> ScheduledExecutionSession:
-        """Accept, reject or cancel. Raises NotFound, IllegalMove, and Invalid for an update that no session has."""
+        """Accept, reject, cancel, or move the end.
+
+        Raises NotFound, IllegalMove, NoRoom, and Invalid for an update that no session has.
+        """
         _, request = await self._session(uuid, owner)
-        verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}
-        if not isinstance(change, EnumValueUpdate):
-            raise Invalid(faults=(Fault("kind", "unknown-update", "only uri:enum-value-update is known here", change.kind),))
-        if change.path not in _PATHS:
-            raise Invalid(faults=(Fault("path", "unknown-path", "the path that can be updated is phase", change.path),))
-        if change.value.upper() not in verbs:
-            allowed = ", ".join(verbs)
-            raise Invalid(faults=(Fault("value", "unknown-value", f"the values there are: {allowed}", change.value),))
-        row = await verbs[change.value.upper()](uuid)
+        match change:
+            case EnumValueUpdate() if change.path in _PHASE:
+                row = await self._choose(uuid, change.value.upper())
+            case IntegerDeltaUpdate() if change.path.lstrip("/") == DURATION:
+                row = await self._extend(uuid, change, request)
+            case EnumValueUpdate() | IntegerDeltaUpdate():
+                known = "phase" if isinstance(change, EnumValueUpdate) else DURATION
+                raise Invalid(faults=(Fault("path", "unknown-path", f"the path that can be updated so is {known}", change.path),))
+            case _:
+                kinds = "uri:enum-value-update and uri:integer-delta-update"
+                raise Invalid(faults=(Fault("kind", "unknown-update", f"only {kinds} are known here", change.kind),))
         return await self._rendered(row, request, renderer)
+
+    async def _choose(self, uuid: UUID, choice: str) -> SessionRow:
+        verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}
+        if choice not in verbs:
+            raise Invalid(faults=(Fault("value", "unknown-value", f"the values there are: {', '.join(verbs)}", choice),))
+        return await verbs[choice](uuid)
+
+    async def _extend(self, uuid: UUID, change: IntegerDeltaUpdate, request: str) -> SessionRow:
+        scale = UNITS.get(change.units or "minutes")
+        if scale is None:
+            raise Invalid(faults=(Fault("units", "unknown-units", f"the units there are: {', '.join(UNITS)}", change.units),))
+        if not change.delta or abs(seconds := change.delta * scale) > MOST_EXTENSION:
+            raise Invalid(
+                faults=(Fault("delta", "out-of-range", "a number of time other than 0, a century at most", change.delta),)
+            )
+        row = await self._ledger.session(uuid)
+        if row and row.phase is Phase.RUNNING and row.slot and not self._extendable(row.slot):
+            raise NoRoom(f"{row.slot.platform} cannot change the end of a session that runs")
+        limits = tuple(one for one in cost_limits(ExecutionRequest.model_validate_json(request)) if isinstance(one, tuple))
+        return await self._books.extend(uuid, seconds, limits)
+
+    def _extendable(self, slot: Slot) -> bool:
+        platform = self._platforms.get(slot.platform)
+        return platform is not None and platform.extendable
+
+    def _room(self, row: SessionRow) -> tuple[int, int] | None:
+        """By how many seconds a session's end can be moved now, back and on; None where it cannot."""
+        now, slot = self._now(), row.slot
+        if slot is None or row.phase not in EXTENDABLE or now >= slot.end:
+            return None
+        if row.phase is Phase.RUNNING and not self._extendable(slot):
+            return None
+        least = slot.end - max(now, slot.start) - 1
+        return max(least, 0), self._books.room_after(slot, int(self._defaults.extension.total_seconds()))
 
     async def output(self, uuid: UUID, owner: str, stream: Stream, offset: int, end: int | None = None) -> bytes:
         """What the session wrote, from byte `offset` until before `end`. Raises NotFound."""
@@ -214,18 +265,22 @@ class Broker:
         return [self._platform(platform) for platform in self._platforms.values()]
 
     def _platform(self, platform: Platform) -> dict[str, Any]:
-        capacity = self._books.capacities.get(platform.name)
-        nodes = capacity.nodes if capacity else ()
+        reachable = platform.name in self._books.capacities
+        capacity = self._books.capacities.get(platform.name, Capacity(()))
         return {
             "name": platform.name,
             "type": platform.settings.type,
-            "reachable": capacity is not None,
+            "reachable": reachable,
             "nodes": [
                 {"name": node.name, "cores": node.cores, "memory": node.memory, "storage": node.storage, "units": "GiB"}
-                for node in nodes
+                | ({"accelerators": dict(node.accelerators)} if node.accelerators else {})
+                for node in capacity.nodes
             ],
+            "flavours": [asdict(one) | {"accelerators": dict(one.accelerators)} for one in capacity.flavours],
+            "pools": dict(capacity.pools),
+            "prices": prices.model_dump(mode="json", exclude_defaults=True) if (prices := platform.settings.prices) else {},
             "release": format_duration(timedelta(seconds=platform.settings.release.total_seconds())),
-            "notes": list(capacity.notes) if capacity else [],
+            "notes": list(capacity.notes),
         }
 
     def _now(self) -> int:
@@ -234,6 +289,16 @@ class Broker:
 
 def _request(row: OfferSetRow) -> ExecutionRequest:
     return ExecutionRequest.model_validate_json(row.request)
+
+
+def _unknown_platforms(chosen: Iterable[str], known: Iterable[str]) -> list[MessageItem]:
+    names = set(known)
+    text = "There is no platform {name}, which {path} names; those there are: {known}"
+    return [
+        reason("unknown-platform", "platforms", text, name=name, known=", ".join(sorted(names)))
+        for name in chosen
+        if name not in names
+    ]
 
 
 def _shown(row: OfferSetRow, offers: list[SessionRow]) -> list[SessionRow]:

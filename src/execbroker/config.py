@@ -30,10 +30,14 @@ class AuthSettings(Section):
 class OfferSettings(Section):
     """What is offered."""
 
+    extension: Duration = Field(timedelta(days=1), description="By how much a session can be made longer at a time, at most.")
+    held_owner: int | None = Field(None, ge=0, description="How many core-hours one owner's offers may hold unaccepted.")
+    held_all: int | None = Field(None, ge=0, description="How many core-hours all offers may hold unaccepted.")
     limit: int = Field(4, ge=1, le=100, description="How many offers a request gets at most.")
     expires: Duration = Field(timedelta(minutes=5), description="How long an offer is held for an answer.")
     horizon: Duration = Field(timedelta(days=1), description="How far ahead a session may start where the request is silent.")
     duration: Duration = Field(timedelta(minutes=30), description="How long a session is where the request is silent.")
+    longest: Duration = Field(timedelta(days=1), description="How long a session is at most under the objective `longest`.")
     cores: int = Field(2, ge=1, description="How many cores where the request is silent.")
     memory: int = Field(2, ge=1, description="How much memory where the request is silent, in GiB.")
     storage: int = Field(1, ge=1, description="The size of a storage that names none, in GiB.")

@@ -7,6 +7,7 @@ BrokerError                what a request is answered with; carries its HTTP sta
 ├─ NotFound           404
 ├─ NotAcceptable      406
 ├─ IllegalMove        409  the session's phase does not allow it
+├─ NoRoom             409  what comes after the session is not free
 ├─ TooLarge           413
 ├─ UnsupportedMedia   415
 ├─ RangeNotSatisfiable 416
@@ -81,6 +82,11 @@ class NotAcceptable(BrokerError):
 class IllegalMove(BrokerError):
     status = 409
     title = "The session's phase does not allow this"
+
+
+class NoRoom(BrokerError):
+    status = 409
+    title = "There is no room for this"
 
 
 class TooLarge(BrokerError):

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from execbroker.engine.lifecycle import CHOICES
-from execbroker.kinds.compute import SimpleComputeCores, SimpleComputeMemory, SimpleComputeResource
+from execbroker.kinds.compute import Accelerators, Count, SimpleComputeCores, SimpleComputeMemory, SimpleComputeResource
 from execbroker.kinds.storage import SimpleStorageResource, SimpleStorageSize
 from execbroker.ledger.rows import OfferSetRow, SessionRow
 from execbroker.lowering import folders_of
@@ -19,7 +19,7 @@ from execbroker.model.components import (
     LifecycleStartDurationInterval,
 )
 from execbroker.model.messages import MessageItem, message
-from execbroker.model.options import EnumValueOption
+from execbroker.model.options import AbstractOption, EnumValueOption, IntegerDeltaOption
 from execbroker.model.phases import Phase
 from execbroker.model.sessions import (
     ExecutionRequest,
@@ -32,11 +32,12 @@ from execbroker.model.sessions import (
 )
 from execbroker.model.times import Interval
 from execbroker.model.waist import Slot
-from execbroker.offering import COMPONENTS
+from execbroker.offers.offering import COMPONENTS
+from execbroker.offers.quoting import objective_of, quoted_parts
 
 C = TypeVar("C", bound=AbstractComponent)
 
-EXECUTABLE, COMPUTE, VOLUMES, STORAGES, DATA = 1, 2, 0x1000, 0x2000, 0x3000
+EXECUTABLE, COMPUTE, VOLUMES, STORAGES, DATA, FURTHER = 1, 2, 0x1000, 0x2000, 0x3000, 0x4000
 UNQUOTED = {"costs": None, "metrics": None}
 """A client's limits are not the broker's quotes."""
 _MESSAGES = TypeAdapter(list[MessageItem])
@@ -76,13 +77,24 @@ class Renderer:
             offers=[self.session(offer, request) for offer in offers],
         )
 
-    def session(self, row: SessionRow, request: ExecutionRequest, said: Iterable[MessageItem] = ()) -> ScheduledExecutionSession:
-        """One session; `said` are its messages."""
+    def session(
+        self,
+        row: SessionRow,
+        request: ExecutionRequest,
+        said: Iterable[MessageItem] = (),
+        room: tuple[int, int] | None = None,
+    ) -> ScheduledExecutionSession:
+        """One session; `said` are its messages, `room` by how many seconds its end can be moved back and on."""
         one = _Session(self.base, row, request)
         messages = list(said)
         if row.state.doing and row.phase is Phase.PREPARING:
             messages.append(message("INFO", "progress", "{doing}", doing=row.state.doing))
-        options = [EnumValueOption(path="phase", values=[*choices])] if (choices := CHOICES.get(row.phase)) else None
+        options: list[AbstractOption] = []
+        if choices := CHOICES.get(row.phase):
+            options.append(EnumValueOption(path="phase", values=[*choices]))
+        if room:
+            path = "schedule.available.duration"
+            options.append(IntegerDeltaOption(path=path, min=-(room[0] // 60), max=room[1] // 60, units="minutes"))
         return ScheduledExecutionSession(
             meta=ComponentMetadata(
                 uuid=row.uuid,
@@ -90,12 +102,15 @@ class Renderer:
                 created=moment(row.created),
                 modified=moment(row.modified),
                 messages=messages or None,
-                options=options,
+                options=options or None,
             ),
+            **quoted_parts(row.quote, "session"),
+            objective=objective_of(row.quote),
             phase=row.phase,
             expires=moment(row.expires) if row.phase is Phase.OFFERED else None,
             executable=one.component(request.executable, EXECUTABLE) if request.executable else None,
             compute=one.compute(),
+            further_compute=one.further_compute() or None,
             storage=one.storages() or None,
             data=one.data() or None,
             connectors=one.connectors() or None,
@@ -146,11 +161,31 @@ class _Session:
             )
             for i, volume in enumerate(asked.volumes or [])
         ]
-        held: dict[str, Any] = {"volumes": volumes or None}
-        if isinstance(asked, SimpleComputeResource) and asked.cores and asked.memory and self.row.slot:
-            held["cores"] = SimpleComputeCores(min=asked.cores.min, max=self.row.slot.cores)
-            held["memory"] = SimpleComputeMemory(min=asked.memory.min, max=self.row.slot.memory)
-        return self.component(asked, COMPUTE, **held)
+        quoted = quoted_parts(self.row.quote, "compute")
+        return self.component(asked, COMPUTE, **quoted, volumes=volumes or None, **self._held(asked, 0))
+
+    def further_compute(self) -> list[AbstractComponent]:
+        found: list[AbstractComponent] = []
+        first = _replicas(self.request.compute)
+        for index, asked in enumerate(self.request.further_compute or []):
+            found.append(self.component(asked, FURTHER + index, volumes=None, **self._held(asked, first)))
+            first += _replicas(asked)
+        return found
+
+    def _held(self, asked: AbstractComponent, first: int) -> dict[str, Any]:
+        """What is held of a node for a compute resource, of which `first` is the number of its share."""
+        if not (isinstance(asked, SimpleComputeResource) and asked.cores and asked.memory and self.row.slot):
+            return {}
+        share = self.row.slot.shares[first]
+        held: dict[str, Any] = {
+            "cores": SimpleComputeCores(min=asked.cores.min, max=share.cores),
+            "memory": SimpleComputeMemory(min=asked.memory.min, max=share.memory),
+        }
+        if share.flavour:
+            held["flavour"] = share.flavour
+        if asked.accelerators:
+            held["accelerators"] = _accelerators(asked.accelerators, dict(share.accelerators))
+        return held
 
     def storages(self) -> list[AbstractComponent]:
         return [self._storage(storage, i) for i, storage in enumerate(self.request.storage or [])]
@@ -188,6 +223,21 @@ class _Session:
         return found
 
 
+def _replicas(compute: AbstractComponent | None) -> int:
+    return compute.replicas or 1 if isinstance(compute, SimpleComputeResource) else 1
+
+
+def _accelerators(asked: list[Accelerators], held: dict[str, int]) -> list[Accelerators]:
+    """What was asked for with what is held: those of any kind get the kind that no other has."""
+    named = {one.kind for one in asked}
+    found = []
+    for one in asked:
+        kind = one.kind if one.kind in held else next((kind for kind in held if kind not in named), one.kind)
+        least = one.count.min if one.count else None
+        found.append(one.model_copy(update={"kind": kind, "count": Count(min=least, max=held.pop(kind or "", None))}))
+    return found
+
+
 S = TypeVar("S", ScheduledExecutionSchedule, LifecycleSchedule)
 _PARTS = {
     ScheduledExecutionSchedule: (ScheduleStartDurationInstant, ScheduleStartDurationInterval),
@@ -196,12 +246,17 @@ _PARTS = {
 
 
 def _schedule(slot: Slot, whole: type[S], end: int | None = None) -> S:
-    """A slot as preparing, available (a promise to the second) and releasing; `end` is when storage that is kept goes."""
+    """A slot as preparing, available (a promise to the second, or, where it is flexible, the latest) and releasing; `end` is
+    when storage that is kept goes."""
     instant, interval = _PARTS[whole]
     start, over = moment(slot.start), moment(slot.end)
+    earliest = start if slot.floor is None else moment(slot.floor)
     return whole(
         preparing=instant(start=moment(slot.prepare), duration=timedelta(seconds=slot.start - slot.prepare)),
-        available=interval(start=Interval(start, start), duration=timedelta(seconds=slot.end - slot.start)),
+        available=interval(
+            start=Interval(earliest, start),
+            duration=timedelta(seconds=slot.end - slot.start),
+        ),
         releasing=instant(start=over, duration=timedelta(seconds=max((end or slot.done) - slot.end, 0))),
     )
 

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from execbroker.model.times import Clock
-from execbroker.model.waist import Job, Launch, Mount, Status
+from execbroker.model.waist import Job, Launch, Mount, Share, Status
 from execbroker.platforms.base import Context, Platform
 from execbroker.platforms.fake import Fake
 from execbroker.platforms.local import Local
@@ -62,9 +62,7 @@ class Site:
             launch=Launch("process", command),
             sources=(),
             mounts=(Mount("marks", "storage/marks", readonly=False),),
-            node="here-1",
-            cores=1,
-            memory=1,
+            shares=(Share("here-1", 1, 1),),
             start=now,
             end=now + timedelta(seconds=seconds),
             folder=self.root / "sessions" / str(uuid),

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from brokersite import NOTEBOOK, asked
+from execbroker.ledger.audit import audit
 from execbroker.ledger.ledger import Ledger
 from execbroker.model.phases import FINAL
 
@@ -112,7 +113,7 @@ class Broker:
     async def check_books(self) -> None:
         ledger = Ledger(self.folder / "ledger.sqlite")
         try:
-            assert await ledger.strays(0) == []
+            assert (await audit(ledger, 0)).errors == ()
             held: dict[UUID, int] = {}
             for holder, booking in await ledger.bookings():
                 held[holder] = held.get(holder, 0) + 1

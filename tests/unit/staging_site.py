@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from execbroker.model.times import Clock
-from execbroker.model.waist import Job, Launch, Mount, Progress, Source
+from execbroker.model.waist import Job, Launch, Mount, Progress, Share, Source
 from execbroker.staging.base import DataSettings
 from execbroker.staging.file import FileFetcher
 from execbroker.staging.http import HttpFetcher
@@ -173,7 +173,7 @@ def job(
 ) -> Job:
     now = datetime.now(UTC)
     launch = Launch("process", sources=program, files=files or {})
-    return Job(uuid or uuid4(), launch, sources, mounts, "node", 1, 1, now, now, folder / "job", "secret")
+    return Job(uuid or uuid4(), launch, sources, mounts, (Share("node", 1, 1),), now, now, folder / "job", "secret")
 
 
 async def bring(stager: Stager, job: Job, seconds: float = 20) -> Progress:

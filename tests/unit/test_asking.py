@@ -1,15 +1,17 @@
 """What a request is understood to mean: defaults, references, ranges."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
 from brokersite import NOTEBOOK
-from execbroker.asking import Plan, understand
 from execbroker.config import OfferSettings
 from execbroker.model.sessions import ExecutionRequest
-from execbroker.scheduling.search import Range, StorageAsk
+from execbroker.offers.asking import Plan, understand
+from execbroker.offers.sizing import NodeAsk
+from execbroker.scheduling.asks import FOREVER, Range, StorageAsk
 
 NOW = 1_800_000_000
 READ = TypeAdapter(ExecutionRequest)
@@ -38,7 +40,8 @@ def compute(**more: Any) -> dict[str, Any]:
 def test_defaults() -> None:
     plan = plan_of()
     assert (plan.reasons, plan.warnings) == ([], [])
-    assert (plan.cores, plan.memory, plan.storages) == (Range(2, 4), Range(2, 4), [])
+    assert plan.nodes == [NodeAsk("compute", Range(2, 4), Range(2, 4))]
+    assert plan.storages == []
     assert (plan.duration, plan.start) == (1800, (NOW, NOW + 86400))
     assert plan.launch is not None
 
@@ -53,7 +56,8 @@ def test_defaults() -> None:
 )  # fmt: skip
 def test_up_to_twice_and_never_beyond_a_maximum(asked: dict[str, Any], range_: Range) -> None:
     plan = plan_of(compute=compute(cores=asked, memory=asked))
-    assert (plan.reasons, plan.cores, plan.memory) == ([], range_, range_)
+    range_ = replace(range_, cap=asked.get("max") or FOREVER)
+    assert (plan.reasons, plan.nodes) == ([], [NodeAsk("compute", range_, range_)])
 
 
 def test_data_without_storage_gets_one_of_its_own() -> None:
@@ -114,7 +118,7 @@ def test_storage_sizes_and_lifetimes() -> None:
     assert plan.storages == [
         StorageAsk(Range(1, 2), 86400),
         StorageAsk(Range(5, 10), 0),
-        StorageAsk(Range(5, 6), 86400),
+        StorageAsk(Range(5, 6, 6), 86400),
     ]
 
 
@@ -142,7 +146,9 @@ def test_what_was_understood_otherwise_is_a_warning() -> None:
 def test_a_list_of_computes_is_one_or_a_reason() -> None:
     assert plan_of(compute=[compute()]).reasons == []
     assert plan_of(compute=[]).reasons == []
-    assert [reason.values for reason in plan_of(compute=[compute(), compute()]).reasons] == [{"path": "compute[1]"}]
+    several = plan_of(compute=[compute(), compute(cores={"min": 3}, replicas=2)])
+    assert several.reasons == []
+    assert [(node.path, node.cores.min) for node in several.nodes] == [("compute[0]", 2), ("compute[1]", 3), ("compute[1]", 3)]
 
 
 def test_a_thousand_of_everything_is_understood_and_more_is_refused() -> None:

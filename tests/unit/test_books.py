@@ -18,15 +18,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from brokersite import ManualClock
-from execbroker.books import QUEUE, Books
+from execbroker.books.books import QUEUE, Books
 from execbroker.errors import BrokerError, Busy, IllegalMove, NotFound
 from execbroker.ledger import schema
+from execbroker.ledger.audit import audit
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, State
+from execbroker.model.sessions import ExecutionRequest
 from execbroker.model.waist import Capacity, Node, Slot
-from execbroker.offering import Answer, Wanted
-from execbroker.scheduling.profile import Amounts
-from execbroker.scheduling.search import Ask, Candidate, Range, StorageAsk
+from execbroker.offers.asking import Plan
+from execbroker.offers.offering import Answer
+from execbroker.offers.sizing import NodeAsk
+from execbroker.offers.wanting import Wanted
+from execbroker.scheduling.amounts import Amounts
+from execbroker.scheduling.asks import Candidate, Part, Range, StorageAsk
 from execbroker.scheduling.timeline import Booking, Place, bookings_of, envelope
 
 T = TypeVar("T")
@@ -43,24 +48,25 @@ def empty_database() -> Path:
 
 def wanted(cores: int = 1, memory: int = 1, duration: int = 10, storages: Iterable[tuple[int, int]] = (), **more: Any) -> Wanted:
     """A request for so much; each storage is its size in GiB and its lifetime in seconds."""
-    ask = Ask(
-        cores=Range(cores, 2 * cores),
-        memory=Range(memory, 2 * memory),
-        storages=tuple(StorageAsk(Range(size, 2 * size), lifetime) for size, lifetime in storages),
+    plan = Plan(
+        ExecutionRequest(),
+        nodes=[NodeAsk("compute", Range(cores, 2 * cores), Range(memory, 2 * memory))],
+        storages=[StorageAsk(Range(size, 2 * size), lifetime) for size, lifetime in storages],
         duration=duration,
-        earliest=more.get("earliest", 0),
-        latest=more.get("latest", 1 << 40),
-        candidates=(Candidate("site", more.get("prepare", 0), more.get("release", 0)),),
-        limit=more.get("limit", 3),
+        start=(more.get("earliest", 0), more.get("latest", 1 << 40)),
+        flexible=more.get("flexible", False),
     )
-    return Wanted("me", "{}", ask, ("site",), (), (), more.get("expires", LASTS))
+    candidate = Candidate(
+        "site", more.get("prepare", 0), more.get("release", 0), parts=(Part(plan.nodes[0].cores, plan.nodes[0].memory),)
+    )
+    return Wanted("me", "{}", plan, (candidate,), ("site",), (), (), more.get("expires", LASTS), more.get("limit", 3), 0)
 
 
 def total(pieces: Iterable[Booking]) -> Counter[tuple[Place, int, str]]:
     """The changes of what is held, by place, time and resource: equal for equal holds, however they are cut."""
     changes: Counter[tuple[Place, int, str]] = Counter()
     for place, start, end, amounts in pieces:
-        for name, amount in amounts._asdict().items():
+        for name, amount in amounts.items():
             changes[place, start, name] += amount
             changes[place, end, name] -= amount
     return Counter({key: value for key, value in changes.items() if value})
@@ -109,7 +115,7 @@ class Desk:
         self.ledger = Ledger(self.path)
         self.books = Books(self.ledger, self.clock)
         await self.books.open()
-        self.books.set_capacity("site", Capacity(NODES))
+        await self.books.learn("site", Capacity(NODES))
 
     async def close(self) -> None:
         await self.books.close()
@@ -137,7 +143,7 @@ class Desk:
         return pieces + [piece for kept in self.kept.values() for piece in kept]
 
     def in_memory(self) -> list[Booking]:
-        return [piece for pieces in self.books._held.values() for piece in pieces]
+        return [piece for pieces in self.books.holdings._held.values() for piece in pieces]
 
     async def on_disk(self) -> list[Booking]:
         return [piece for _, piece in await self.ledger.bookings()]
@@ -147,18 +153,18 @@ class Desk:
         to_come = future(self.expected(), now)
         assert total(future(self.in_memory(), now)) == total(to_come)
         assert total(future(await self.on_disk(), now)) == total(to_come)
-        assert await self.ledger.strays(now) == []
+        assert (await audit(self.ledger, now)).errors == ()
         sizes = {Place("site", node.name): Amounts(node.cores, node.memory, node.storage) for node in NODES}
         for place, held in most_held(to_come).items():
             assert held.within(sizes[place])
-        for place, profile in self.books.timeline.profiles.items():
+        for place, size in sizes.items():
             held = [piece for piece in to_come if piece.place == place]
             for instant in {now, *(edge for piece in held for edge in (piece.start, piece.end) if edge > now)}:
                 here = Amounts()
                 for piece in held:
                     if piece.start <= instant < piece.end:
                         here = here.plus(piece.amounts)
-                assert profile.least(instant, instant + 1) == sizes[place].minus(here)
+                assert self.books.timeline.least(place, instant, instant + 1) == size.minus(here)
 
 
 requests = st.builds(
@@ -350,7 +356,7 @@ def test_a_failed_commit_leaves_the_order_of_expiry() -> None:
         for expires in (5, 35, 1):
             with pytest.raises(BrokerError, match="nothing was changed"):
                 await desk.books.offer(replace(wanted(), expires=expires))
-        expiries = desk.books._expiries
+        expiries = desk.books.holdings._expiries
         assert all(expiries[(index - 1) // 2] <= expiries[index] for index in range(1, len(expiries)))
         assert desk.books.next_expiry == desk.clock.seconds + 10
 
@@ -413,7 +419,7 @@ def test_a_client_that_goes_away_leaves_the_books_in_order() -> None:
         held = total(future(await desk.on_disk(), desk.clock.seconds))
         assert held == total(future(desk.in_memory(), desk.clock.seconds))
         desk.enter(await desk.books.offer(wanted()))
-        assert await desk.ledger.strays(desk.clock.seconds) == []
+        assert (await audit(desk.ledger, desk.clock.seconds)).errors == ()
 
     opened(work)
 

@@ -39,7 +39,7 @@ def run(work: Callable[[Site], Awaitable[None]], folder: Path, **settings: Any) 
     async def opened() -> None:
         async with Site(folder, **settings) as site:
             await work(site)
-            assert await site.ledger.strays(site.clock.seconds) == []
+            assert await site.faults() == []
 
     asyncio.run(opened())
 
@@ -57,8 +57,9 @@ async def history(site: Site, uuid: str) -> list[tuple[str, int]]:
 
 def free(site: Site) -> list[int]:
     """The cores that are free on the first node, from now on."""
-    (profile, *_) = site.books.timeline.profiles.values()
-    return [amounts.cores for time, amounts in zip(profile.times, profile.free, strict=True) if time >= site.clock.seconds]
+    (profile, *_) = site.books.timeline.site("site").profiles
+    steps = zip(profile.times.tolist(), profile.free[0].tolist(), strict=True)
+    return [cores for time, cores in steps if time >= site.clock.seconds]
 
 
 def test_a_whole_life_on_schedule(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_whole_life_on_schedule(tmp_path: Path) -> None:
         assert names(done) == ["time-limit"]
         assert {part["phase"] for part in (done["executable"], done["compute"])} == {"COMPLETED"}
         assert free(site) == []
-        assert site.books._held == {}
+        assert site.books.holdings._held == {}
         assert site.engine._steps._jobs == {}
 
     run(work, tmp_path, **scripted(preparing="PT30S"))
@@ -117,7 +118,7 @@ def test_a_verb_that_fails_fails_the_session_and_frees_it(tmp_path: Path, verb: 
         done = await site.show(uuid)
         assert done["phase"] == "FAILED"
         assert done["meta"]["messages"][-1]["message"] == f"{verb} failed, as scripted"
-        assert site.books._held == {}
+        assert site.books.holdings._held == {}
         assert await site.ledger.bookings() == []
 
     run(work, tmp_path, **scripted(script={verb: {"does": "fail"}}))
@@ -172,7 +173,7 @@ def test_a_release_that_always_fails_is_a_failed_session(tmp_path: Path) -> None
         await site.advance(1000)
         done = await site.show(uuid)
         assert (done["phase"], names(done)) == ("FAILED", ["time-limit", "not-released"])
-        assert site.books._held == {}
+        assert site.books.holdings._held == {}
 
     run(work, tmp_path, **scripted(script={"release": {"does": "fail"}}))
 
@@ -260,7 +261,7 @@ def test_an_offer_is_not_open_after_its_end(tmp_path: Path) -> None:
         await site.advance(60)
         assert (await site.update(offer, "ACCEPTED")).status_code == 409
         await site.advance(300)
-        assert site.books._held == {}
+        assert site.books.holdings._held == {}
 
     run(work, tmp_path)
 
@@ -324,7 +325,7 @@ def test_storage_is_kept_for_its_lifetime_and_then_deleted(tmp_path: Path) -> No
         assert kept.exists()
         await site.advance(1)
         assert not kept.exists()
-        assert site.books._held == {}
+        assert site.books.holdings._held == {}
         assert await site.ledger.bookings() == []
 
     run(work, tmp_path)

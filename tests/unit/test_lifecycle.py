@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from execbroker.engine.lifecycle import CHOICES, MOVES, Call, Move, Wait, after_poll, fail, step
 from execbroker.model.phases import FINAL, HOLDING, Phase
-from execbroker.model.waist import Slot, Status
+from execbroker.model.waist import Share, Slot, Status
 
-SLOT = Slot("site", "one", prepare=100, start=110, end=200, done=205, cores=1, memory=1)
+SLOT = Slot("site", (Share("one", 1, 1),), prepare=100, start=110, end=200, done=205)
 FROM_ACCEPTED = [Phase.ACCEPTED, Phase.WAITING, Phase.PREPARING, Phase.AVAILABLE, Phase.RUNNING, Phase.RELEASING]
 
 statuses = st.builds(

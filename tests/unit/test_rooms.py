@@ -13,7 +13,7 @@ TIERS = [
     {"codecs", "dialect2024", "kinds"},
     {"scheduling", "staging", "platforms"},
     {"config"},
-    {"ledger", "lowering", "store", "asking", "offering", "books", "engine", "broker", "rendering"},
+    {"ledger", "lowering", "store", "offers", "books", "engine", "broker", "rendering", "metrics"},
     {"web"},
     {"app"},
 ]

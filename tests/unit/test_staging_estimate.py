@@ -49,8 +49,8 @@ def test_no_sources_take_no_time_and_ask_nobody() -> None:
 def test_time_is_what_size_and_rate_say(site: Site) -> None:
     site.pages["/data"] = Page()
     known = Rates([(f"answer {site.url}", 0.7, 1), (site.url, 1, 1000)])
-    assert estimate(data(f"{site.url}/data"), rates=known) == Estimate(0.7 + len(DATA) / 1000)
-    assert estimate(data(f"{site.url}/data")) == Estimate(0.2 + len(DATA) / 10e6)
+    assert estimate(data(f"{site.url}/data"), rates=known) == Estimate(0.7 + len(DATA) / 1000, size=len(DATA))
+    assert estimate(data(f"{site.url}/data")) == Estimate(0.2 + len(DATA) / 10e6, size=len(DATA))
     assert estimate(*[data(f"{site.url}/data")] * 3, rates=known).seconds == pytest.approx(3 * (0.7 + len(DATA) / 1000))
 
 
@@ -61,7 +61,7 @@ def test_an_unknown_size_is_guessed_with_a_warning(site: Site) -> None:
     [warning] = answer.warnings
     assert (warning.level, warning.values and warning.values["path"]) == ("WARN", "data[0].location")
     assert "size" in str(warning.message)
-    assert estimate(data(f"{site.url}/data", size=1_000_000)) == Estimate(0.2 + 1_000_000 / 10e6)
+    assert estimate(data(f"{site.url}/data", size=1_000_000)) == Estimate(0.2 + 1_000_000 / 10e6, size=1_000_000)
 
 
 def test_what_may_pass_is_a_warning(site: Site) -> None:

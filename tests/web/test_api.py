@@ -117,7 +117,10 @@ def test_options_list_what_may_be_done_now(site: Site) -> None:
 @pytest.mark.parametrize(
     ("update", "path"),
     [
-        ({"kind": "uri:integer-delta-update", "path": "phase", "delta": 1}, "kind"),
+        ({"kind": "uri:integer-delta-update", "path": "phase", "delta": 1}, "path"),
+        ({"kind": "uri:integer-delta-update", "path": "schedule.available.duration", "delta": 0}, "delta"),
+        ({"kind": "uri:integer-delta-update", "path": "schedule.available.duration", "delta": 1, "units": "moons"}, "units"),
+        ({"kind": "uri:string-value-update", "path": "phase", "value": "ACCEPTED"}, "kind"),
         ({"kind": "uri:from-mars", "path": "phase"}, "kind"),
         ({"kind": "uri:enum-value-update", "path": "executable", "value": "ACCEPTED"}, "path"),
         ({"kind": "uri:enum-value-update", "path": "phase", "value": "RUNNING"}, "value"),

@@ -27,7 +27,7 @@ def test_a_full_disk(small_disk: Path) -> None:
     async def story() -> None:
         async with Site(small_disk, ManualClock()) as site:
             accepted = await site.take(**asked(duration="PT10M"))
-            held = dict(site.books._held)
+            held = dict(site.books.holdings._held)
             with (small_disk / "filler").open("wb", buffering=0) as filler:
                 try:
                     while True:
@@ -39,13 +39,13 @@ def test_a_full_disk(small_disk: Path) -> None:
             full = answers[-1]
             assert (full.status_code, full.json()["title"]) == (507, "The broker's disk is full")
             assert await site.phase(accepted) == "ACCEPTED"
-            assert site.books._held == held
+            assert site.books.holdings._held == held
             assert (await site.update(accepted, "CANCELLED")).status_code == 200  # there is a reserve for ends
             await site.settle()
             assert await site.phase(accepted) == "CANCELLED"
             assert (await site.client.post("/requests", json={})).status_code == 507
             (small_disk / "filler").unlink()
             assert (await site.client.post("/requests", json={})).status_code == 200
-            assert await site.ledger.strays(site.clock.seconds) == []
+            assert await site.faults() == []
 
     asyncio.run(story())

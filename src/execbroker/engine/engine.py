@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from execbroker.books import Books
+from execbroker.books.books import Books
 from execbroker.config import RetentionSettings
 from execbroker.engine.housekeeping import Housekeeping
 from execbroker.engine.steps import Steps

@@ -26,6 +26,9 @@ CHOICES: dict[Phase, tuple[Phase, ...]] = {
 }
 """What the owner of a session may ask for in each phase."""
 
+EXTENDABLE = (P.ACCEPTED, P.WAITING, P.PREPARING, P.AVAILABLE, P.RUNNING)
+"""The phases in which the end of a session can be moved."""
+
 Verb = Literal["prepare", "start", "adopt", "poll", "release", "tidy"]
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import structlog
 
-from execbroker.books import Books
+from execbroker.books.books import Books
 from execbroker.engine.lifecycle import Call, Move, Verb, Wait, after_poll, step, too_late
 from execbroker.engine.writing import RELEASE_TRIES, Writer
 from execbroker.errors import BrokerError, PlatformFailure, Unreachable
@@ -88,7 +88,8 @@ class Steps:
     async def _start(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:
         await platform.start(job)
         reach("start.after")
-        state = replace(row.state, started=self._writer.now(), unreachable_since=None)
+        assert row.slot is not None
+        state = replace(row.state, started=self._writer.now(), told=row.slot.end, unreachable_since=None)
         return await self._writer.move(row, Move(Phase.RUNNING), state=state)
 
     async def _adopt(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:
@@ -113,6 +114,7 @@ class Steps:
         rows = [row for row in rows if row.uuid in jobs]
         try:
             async with asyncio.timeout(VERB):
+                await asyncio.gather(*(self._tell_end(row, platform, jobs[row.uuid]) for row in rows))
                 statuses = await platform.poll(jobs.values())
         except Exception as error:
             if not isinstance(error, Unreachable | TimeoutError):
@@ -123,6 +125,16 @@ class Steps:
         reach("poll.after")
         unknown = Status("unknown")
         await asyncio.gather(*(self._after_poll(row, jobs[row.uuid], platform, statuses.get(row.uuid, unknown)) for row in rows))
+
+    async def _tell_end(self, row: SessionRow, platform: Platform, job: Job) -> None:
+        """Where the session was made longer or shorter, the platform has to know before its time is over."""
+        assert row.slot is not None
+        if row.state.told in (None, row.slot.end):
+            return
+        try:
+            await platform.extend(job)
+        except PlatformFailure as error:
+            log.warning("platform.extend_failed", session=str(row.uuid), error=str(error))
 
     async def _job_or_fail(self, row: SessionRow) -> Job | None:
         """One that can no longer be understood, its kind uninstalled say, must not stand in the way of the others."""
@@ -140,7 +152,9 @@ class Steps:
                 await self._copy_output(platform, job)
         except Exception:  # what cannot be copied now is copied later, at release at the latest
             log.exception("engine.output_failed", session=str(row.uuid))
-        state = replace(row.state, connectors=tuple(asdict(one) for one in status.connectors), unreachable_since=None)
+        connectors = tuple(asdict(one) for one in status.connectors)
+        told = row.slot.end if row.state.told else None
+        state = replace(row.state, connectors=connectors, told=told, unreachable_since=None)
         move = after_poll(status, row.slot, self._writer.now())
         if move is None:
             interval = int(platform.settings.poll.total_seconds())
@@ -212,6 +226,8 @@ class Steps:
         return ExecutionRequest.model_validate_json(offerset.request)
 
     async def _job(self, row: SessionRow) -> Job:
-        if row.uuid not in self._jobs:
-            self._jobs[row.uuid] = job_of(row, await self._request(row), self._store.folder(row.uuid))
-        return self._jobs[row.uuid]
+        assert row.slot is not None
+        known = self._jobs.get(row.uuid)
+        if known is None or known.end.timestamp() != row.slot.end or known.start.timestamp() != row.slot.start:
+            known = self._jobs[row.uuid] = job_of(row, await self._request(row), self._store.folder(row.uuid))
+        return known

@@ -3,7 +3,7 @@ from typing import Any
 
 from sqlalchemy import update
 
-from execbroker.books import Books
+from execbroker.books.books import Books
 from execbroker.engine.lifecycle import Call, Move, Wait, fail, step
 from execbroker.faults import reach
 from execbroker.ledger.ledger import Ledger

@@ -15,8 +15,8 @@ from execbroker.ledger.reserve import Reserve
 from execbroker.ledger.rows import OfferSetRow, SessionRow, read_offerset, read_session
 from execbroker.ledger.tables import bookings, events, measures, offersets, sessions
 from execbroker.ledger.transaction import Transaction
-from execbroker.model.phases import FINAL, HOLDING, Phase
-from execbroker.scheduling.profile import Amounts
+from execbroker.model.phases import FINAL, Phase
+from execbroker.scheduling.amounts import Amounts
 from execbroker.scheduling.timeline import Booking, Place
 
 BUSY_SECONDS = 5
@@ -61,7 +61,8 @@ class Ledger:
         self.changes.tell(transaction.touched, due=transaction.due)
 
     @asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with, each statement for itself. Raises BrokerError."""
         try:
             async with self._reader.connect() as connection:
                 yield connection
@@ -69,7 +70,7 @@ class Ledger:
             raise _clearer(error) from error
 
     async def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-        async with self._read() as connection:
+        async with self.read() as connection:
             rows: Sequence[Any] = (await connection.execute(query)).all()
             return rows
 
@@ -120,10 +121,15 @@ class Ledger:
         rows = await self._rows(select(bookings))
         return [(UUID(row.holder), read_booking(row)) for row in rows]
 
-    async def open_offersets(self) -> list[tuple[UUID, int]]:
-        """The offersets with offers that can still be accepted, and every time at which one of them expires."""
-        query = select(sessions.c.offerset, sessions.c.expires).where(sessions.c.phase == Phase.OFFERED.value)
-        return [(UUID(row.offerset), row.expires) for row in await self._rows(query.distinct())]
+    async def open_offersets(self) -> list[tuple[UUID, str, int]]:
+        """The offersets with offers that can still be accepted, their owners, and every time at which one of them expires."""
+        query = select(sessions.c.offerset, sessions.c.owner, sessions.c.expires).where(sessions.c.phase == Phase.OFFERED.value)
+        return [(UUID(row.offerset), row.owner, row.expires) for row in await self._rows(query.distinct())]
+
+    async def waiting(self) -> list[SessionRow]:
+        """The accepted sessions that nothing has been done for yet."""
+        phases = (Phase.ACCEPTED.value, Phase.WAITING.value)
+        return [read_session(row) for row in await self._rows(select(sessions).where(sessions.c.phase.in_(phases)))]
 
     async def next_due(self) -> int | None:
         """When the engine has something to do next."""
@@ -185,22 +191,6 @@ class Ledger:
             )
             await transaction.execute(delete(measures).where(measures.c.time < before))
 
-    async def strays(self, now: int) -> list[str]:
-        """What should never be: a hold without a live holder, a live session or offerset without its hold."""
-        live = [phase.value for phase in HOLDING]
-        offered = select(sessions.c.offerset).where(sessions.c.phase == Phase.OFFERED.value)
-        known = select(sessions.c.uuid)
-        orphans = select(bookings.c.holder).where(
-            bookings.c.end > now, bookings.c.holder.not_in(offered), bookings.c.holder.not_in(known)
-        )
-        holders = select(bookings.c.holder)
-        accepted = [phase for phase in live if phase not in (Phase.INITIAL.value, Phase.OFFERED.value)]
-        bare = select(sessions.c.uuid).where(sessions.c.phase.in_(accepted), sessions.c.uuid.not_in(holders))
-        lost = select(sessions.c.offerset).where(sessions.c.phase == Phase.OFFERED.value, sessions.c.offerset.not_in(holders))
-        found = [f"a hold of {row.holder}, which is not live" for row in await self._rows(orphans)]
-        found += [f"session {row.uuid} without its hold" for row in await self._rows(bare)]
-        return found + [f"offerset {row.offerset} without its hold" for row in await self._rows(lost)]
-
 
 async def _delete_sessions(transaction: Transaction, which: ColumnElement[bool]) -> None:
     await transaction.execute(delete(events).where(events.c.session.in_(select(sessions.c.uuid).where(which))))
@@ -208,7 +198,8 @@ async def _delete_sessions(transaction: Transaction, which: ColumnElement[bool])
 
 
 def read_booking(row: Any) -> Booking:
-    return Booking(Place(row.platform, row.node), row.start, row.end, Amounts(row.cores, row.memory, row.storage))
+    counts = ((row.kind, row.count),) if row.kind else ()
+    return Booking(Place(row.platform, row.node), row.start, row.end, Amounts(row.cores, row.memory, row.storage, counts))
 
 
 def _engine(path: Path, connections: int, **options: Any) -> AsyncEngine:

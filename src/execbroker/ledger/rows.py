@@ -1,10 +1,10 @@
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 from uuid import UUID
 
 from execbroker.model.phases import Phase
-from execbroker.model.waist import Slot
+from execbroker.model.waist import Share, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class OfferSetRow:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the engine found out about a session; `tidied` is when storage that was over was last deleted."""
+    """What the engine found out about a session; `told` is the end that its platform knows, `tidied` when storage that was
+    over was last deleted."""
 
     connectors: tuple[dict[str, str], ...] = ()
     doing: str = ""
@@ -31,6 +32,7 @@ class State:
     unreachable_since: int | None = None
     ended: int | None = None
     started: int | None = None
+    told: int | None = None
     tidied: int = 0
 
 
@@ -38,7 +40,8 @@ class State:
 class SessionRow:
     """One session, from the offer to its end; its own job: `due` is when the engine looks at it next.
 
-    `outcome` is how it will end once it is released. `slot` is None for a session that was refused.
+    `outcome` is how it will end once it is released. `slot` is None for a session that was refused. `quote` is the JSON text
+    of what it was offered for.
     """
 
     uuid: UUID
@@ -51,6 +54,7 @@ class SessionRow:
     expires: int
     slot: Slot | None
     secret: str
+    quote: str | None = None
     outcome: Phase | None = None
     version: int = 0
     state: State = field(default_factory=State)
@@ -77,6 +81,7 @@ def session_values(row: SessionRow) -> dict[str, Any]:
         "slot": slot_text(row.slot) if row.slot else None,
         "state": state_text(row.state),
         "secret": row.secret,
+        "quote": row.quote,
         "due": row.due,
     }
 
@@ -100,18 +105,25 @@ def read_session(row: Any) -> SessionRow:
         slot=read_slot(row.slot) if row.slot else None,
         state=State(**json.loads(row.state)),
         secret=row.secret,
+        quote=row.quote,
         due=row.due,
         lease=row.lease,
     )
 
 
 def slot_text(slot: Slot) -> str:
-    return json.dumps({name: getattr(slot, name) for name in _SLOT}, separators=(",", ":"))
+    """Only what is not as it is by default."""
+    changed = {name: value for name, default in _SLOT.items() if (value := getattr(slot, name)) != default}
+    return json.dumps(changed | {"shares": [astuple(share) for share in slot.shares]}, separators=(",", ":"))
 
 
 def read_slot(text: str) -> Slot:
-    document = json.loads(text)
-    return Slot(**{**document, "storages": tuple((size, kept) for size, kept in document["storages"])})
+    document = {name: _tuples(value) for name, value in json.loads(text).items()}
+    return Slot(**{**document, "shares": tuple(Share(*share) for share in document["shares"])})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def state_text(state: State) -> str:
@@ -121,6 +133,6 @@ def state_text(state: State) -> str:
 
 
 _OFFERSET = tuple(one.name for one in fields(OfferSetRow))
-_SLOT = tuple(one.name for one in fields(Slot))
+_SLOT = {one.name: one.default for one in fields(Slot)}
 _STATE = tuple(one.name for one in fields(State))
 _NEW = State()

@@ -5,7 +5,7 @@ from sqlalchemy.exc import DBAPIError
 
 from execbroker.errors import StartupError
 
-HEAD = "0001"
+HEAD = "0002"
 
 
 def prepare(path: Path) -> None:
@@ -25,6 +25,21 @@ def prepare(path: Path) -> None:
         _upgrade(path)
     except (sqlite3.Error, DBAPIError) as error:
         raise StartupError(f"{path} cannot be used as the broker's database: {error}") from error
+
+
+def check(path: Path) -> None:
+    """Raise StartupError where there is no database at `path`, or none of the present schema; nothing is changed."""
+    try:
+        found = _revision(path)
+    except sqlite3.Error as error:
+        raise StartupError(f"{path} cannot be used as the broker's database: {error}") from error
+    if found is None:
+        raise StartupError(f"{path} is no broker's database: name the data folder of one with --data")
+    if found != HEAD:
+        raise StartupError(
+            f"{path} was written by another version of execbroker (its schema is {found}, this one's is {HEAD}): "
+            "ask the version that serves it, or start this one on it first"
+        )
 
 
 def _revision(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, false
 
 # Times are whole seconds since 1970, sizes GiB, uuids their canonical text, documents JSON text: all cheap on every store.
 metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
@@ -36,12 +36,17 @@ sessions = Table(
     Column("due", BigInteger),
     Column("leased_until", BigInteger),
     Column("lease", String(36)),
+    Column("quote", Text),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("flexible", Boolean, nullable=False, server_default=false()),
     Index(None, "offerset"),
     Index(None, "phase", "expires"),
     Index(None, "due"),
     Index(None, "created"),
 )
 
+# Without a kind a row is cores, memory and storage of one node, or, where `node` is "", of what a platform's nodes share;
+# with a kind it is a `count` of that kind.
 bookings = Table(
     "bookings",
     metadata,
@@ -54,8 +59,24 @@ bookings = Table(
     Column("cores", Integer, nullable=False),
     Column("memory", Integer, nullable=False),
     Column("storage", BigInteger, nullable=False),
+    Column("kind", String(64)),
+    Column("count", Integer, nullable=False, server_default="0"),
     Index(None, "holder"),
     Index(None, "end"),
+)
+
+# What the same places have, the kind "" where a booking has none; `shrunk` since when that is less than what is held there.
+capacities = Table(
+    "capacities",
+    metadata,
+    Column("platform", String(64), primary_key=True),
+    Column("node", String(255), primary_key=True),
+    Column("kind", String(64), primary_key=True),
+    Column("cores", Integer, nullable=False, server_default="0"),
+    Column("memory", Integer, nullable=False, server_default="0"),
+    Column("storage", BigInteger, nullable=False, server_default="0"),
+    Column("count", Integer, nullable=False, server_default="0"),
+    Column("shrunk", BigInteger),
 )
 
 events = Table(

@@ -1,16 +1,17 @@
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, Insert, Table, and_, delete, insert, update
+from sqlalchemy import Executable, Insert, Table, and_, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from execbroker.ledger.rows import OfferSetRow, SessionRow, offerset_values, session_values, slot_text, state_text
-from execbroker.ledger.tables import bookings, events, offersets, sessions
+from execbroker.ledger.tables import bookings, capacities, events, offersets, sessions
 from execbroker.model.messages import MessageItem
 from execbroker.model.phases import Phase
-from execbroker.scheduling.timeline import Booking
+from execbroker.scheduling.amounts import Amounts
+from execbroker.scheduling.timeline import Booking, Place
 
 
 class Transaction:
@@ -21,9 +22,11 @@ class Transaction:
         self._inserts: dict[Table, list[dict[str, Any]]] = {}
         self.touched: set[UUID] = set()
         self.due = False
+        self.changed = False
 
     def insert(self, table: Table, *rows: dict[str, Any]) -> None:
         self._inserts.setdefault(table, []).extend(rows)
+        self.changed = True
 
     async def flush(self) -> None:
         pending, self._inserts = self._inserts, {}
@@ -35,6 +38,7 @@ class Transaction:
     async def execute(self, statement: Executable) -> int:
         """How many rows it touched."""
         result = await self._connection.execute(statement)
+        self.changed |= result.rowcount > 0
         return int(result.rowcount)
 
     async def fetch(self, statement: Executable) -> Sequence[Any]:
@@ -48,27 +52,42 @@ class Transaction:
         self.touched.add(row.uuid)
 
     def book(self, holder: UUID, pieces: Iterable[Booking]) -> None:
-        rows = [
-            {
-                "holder": str(holder),
-                "platform": place.platform,
-                "node": place.node,
-                "start": start,
-                "end": end,
-                "cores": amounts.cores,
-                "memory": amounts.memory,
-                "storage": amounts.storage,
-            }
-            for place, start, end, amounts in pieces
-        ]
-        if rows:
-            self.insert(bookings, *rows)
+        """What is counted by kind has rows of its own."""
+        for place, start, end, amounts in pieces:
+            row = {"holder": str(holder), "platform": place.platform, "node": place.node, "start": start, "end": end, **_WIDE}
+            if any(amounts[:3]):
+                wide = {"cores": amounts.cores, "memory": amounts.memory, "storage": amounts.storage}
+                self.insert(bookings, row | wide)
+            self.insert(bookings, *(row | {"kind": kind, "count": count} for kind, count in amounts.counts))
 
     async def unbook(self, holders: Iterable[UUID]) -> None:
         """Delete the bookings of these, those gathered here included."""
         gone = [str(holder) for holder in holders]
         self._inserts[bookings] = [row for row in self._inserts.get(bookings, []) if row["holder"] not in gone]
         await self.execute(delete(bookings).where(bookings.c.holder.in_(gone)))
+
+    async def set_capacities(self, platform: str, sizes: Mapping[Place, Amounts], short: Collection[Place], now: int) -> bool:
+        """Write down what a platform has, and since when something of it is `short` of what is held; False where it is so
+        already."""
+        known = {
+            (row.node, row.kind): row for row in await self.fetch(select(capacities).where(capacities.c.platform == platform))
+        }
+        rows = {
+            (place.node, kind): {"platform": platform, "node": place.node, "kind": kind, **size}
+            for place, amounts in sizes.items()
+            for kind, size in _rows_of(amounts)
+        }
+        gone = {"platform": platform, "cores": 0, "memory": 0, "storage": 0, "count": 0}
+        rows |= {(node, kind): gone | {"node": node, "kind": kind} for node, kind in known.keys() - rows.keys()}
+        for (node, kind), row in rows.items():
+            before = known.get((node, kind))
+            since = before.shrunk if before else None
+            row["shrunk"] = (since or now) if Place(platform, node) in short else None
+        if rows == {key: dict(row._mapping) for key, row in known.items()}:  # noqa: SLF001 -- the documented way
+            return False
+        await self.execute(delete(capacities).where(capacities.c.platform == platform))
+        self.insert(capacities, *rows.values())
+        return True
 
     def record(self, session: UUID, phase: Phase, now: int, *messages: MessageItem) -> None:
         """Add to the history of a session: that it came to `phase`, and what there is to say of it."""
@@ -96,7 +115,14 @@ class Transaction:
         return True
 
 
+def _rows_of(amounts: Amounts) -> Iterator[tuple[str, dict[str, int]]]:
+    yield "", {"cores": amounts.cores, "memory": amounts.memory, "storage": amounts.storage, "count": 0}
+    for kind, count in amounts.counts:
+        yield kind, {"cores": 0, "memory": 0, "storage": 0, "count": count}
+
+
 _COLUMN_TEXT: dict[str, Callable[[Any], str]] = {"state": state_text, "slot": slot_text, "outcome": str}
+_WIDE: dict[str, Any] = {"cores": 0, "memory": 0, "storage": 0, "kind": None, "count": 0}
 _INSERTS: dict[Table, Insert] = {}
 
 

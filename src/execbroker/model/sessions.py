@@ -1,6 +1,6 @@
 from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from execbroker.model.base import Wire
 from execbroker.model.components import (
@@ -57,13 +57,17 @@ SESSIONS = Family("session", AbstractExecutionSession, UnknownExecutionSession)
 
 @SESSIONS.register(published("session", "simple-execution-session"))
 class SimpleExecutionSession(AbstractExecutionSession):
+    """Extensions: `further_compute`, where the request had several; `objective`, what an offer is best in, where it was asked."""
+
     phase: Phase | None = None
     expires: DateTime | None = None
     executable: Executable | None = None
     compute: Compute | None = None
+    further_compute: list[Compute] | None = None
     storage: list[Storage] | None = None
     data: list[Data] | None = None
     connectors: list[SimpleSessionConnector] | None = None
+    objective: str | None = None
 
 
 @SESSIONS.register(published("session", "scheduled-execution-session"))
@@ -75,10 +79,14 @@ Session = Annotated[AbstractExecutionSession, SESSIONS]
 
 
 class RequestedScheduleItem(Wire):
-    """How long, and between which instants to start."""
+    """How long, and between which instants to start.
+
+    The extension `flexible`: the start may be pulled forward, when room comes free earlier, until shortly before.
+    """
 
     duration: Duration | None = None
     start: Interval | None = None
+    flexible: bool | None = None
 
 
 class RequestedScheduleBlock(Wire):
@@ -88,7 +96,8 @@ class RequestedScheduleBlock(Wire):
 class ExecutionRequest(Wire):
     """When, where and how can I run this? All but the executable has a default.
 
-    `compute` may be a list: the first is the published field, the others are the extension `further_compute`.
+    `compute` may be a list: the first is the published field, the others are the extension `further_compute`. The extension
+    `objectives` says what the offers are to be best in, `platforms` where it is to run, by their names; anywhere without it.
     """
 
     executable: Executable | None = None
@@ -99,6 +108,14 @@ class ExecutionRequest(Wire):
     schedule: RequestedScheduleBlock | None = None
     costs: list[Cost] | None = None
     metrics: list[Metric] | None = None
+    objectives: list[str] | None = None
+    platforms: list[str] | None = None
+
+    @field_validator("objectives", "platforms", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """One alone needs no list around it."""
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod

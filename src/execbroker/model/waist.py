@@ -64,22 +64,56 @@ class Launch:
     image: str | None = None
 
 
+Counts = tuple[tuple[str, int], ...]
+"""How many of each kind, sorted by kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine, or what a platform treats as one: whole cores, memory and storage in GiB."""
+    """A machine, or what a platform treats as one: whole cores, memory and storage in GiB, accelerators by kind."""
 
     name: str
     cores: int
     memory: int
     storage: int = 0
+    accelerators: Counts = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """A fixed size that a platform gives its sessions."""
+
+    name: str
+    cores: int
+    memory: int
+    accelerators: Counts = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a platform can give. `notes` are sentences for people on how it keeps sessions to what they were given."""
+    """What a platform can give. Where it has `flavours`, every session is of one of these sizes.
+
+    `pools` is what its nodes share: `storage` in GiB (where there is such a pool, all storage is there and none on nodes),
+    `staging` in MB/s, and licences by name. `notes` are sentences for people on how it keeps sessions to what they were given.
+    """
 
     nodes: tuple[Node, ...]
     notes: tuple[str, ...] = ()
+    pools: Counts = ()
+    flavours: tuple[Flavour, ...] = ()
+    accelerator_memory: Counts = ()
+    """GiB of each accelerator, by kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a session has of one node."""
+
+    node: str
+    cores: int
+    memory: int
+    accelerators: Counts = ()
+    flavour: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +121,31 @@ class Slot:
     """A place on a timeline: where, when and how much. Times are whole seconds since 1970, sizes GiB.
 
     From `prepare` until `start` data is staged, from `start` until `end` the session is available, until `done` released.
-    Each of `storages` is the size of one storage resource and the time until which it is kept.
+    Each of `shares` is of another node. Each of `storages` is the size of one storage resource and the time until which it
+    is kept: on the first node, or, where `pooled`, in the pool that the platform's nodes share; `licences` are held all the
+    time, `staging` (MB/s) until the start. `batch` work keeps off what is kept for interactive work.
+
+    A flexible session has a `floor`: it may be pulled forward as far as that, those of higher `priority` first.
     """
 
     platform: str
-    node: str
+    shares: tuple[Share, ...]
     prepare: int
     start: int
     end: int
     done: int
-    cores: int
-    memory: int
     storages: tuple[tuple[int, int], ...] = ()
+    pooled: bool = False
+    licences: Counts = ()
+    staging: int = 0
+    batch: bool = False
+    floor: int | None = None
+    priority: int = 0
+
+    @property
+    def node(self) -> str:
+        """The first node: where the program is started."""
+        return self.shares[0].node
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +157,26 @@ class Job:
     launch: Launch
     sources: tuple[Source, ...]
     mounts: tuple[Mount, ...]
-    node: str
-    cores: int
-    memory: int
+    shares: tuple[Share, ...]
     start: datetime
     end: datetime
     folder: Path
     secret: str
+
+    @property
+    def node(self) -> str:
+        """The node on which the program is started."""
+        return self.shares[0].node
+
+    @property
+    def cores(self) -> int:
+        """Of that node."""
+        return self.shares[0].cores
+
+    @property
+    def memory(self) -> int:
+        """Of that node, in GiB."""
+        return self.shares[0].memory
 
 
 @dataclass(frozen=True, slots=True)

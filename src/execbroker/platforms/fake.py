@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from execbroker.errors import PlatformFailure, Unreachable
 from execbroker.model.messages import MessageItem
 from execbroker.model.times import Duration
-from execbroker.model.waist import Capacity, Job, Launch, Mount, Node, Progress, Source, Status
+from execbroker.model.waist import Capacity, Job, Launch, Mount, Progress, Source, Status
 from execbroker.platforms.base import Context, NodeSettings, Platform, PlatformSettings, declared
 from execbroker.staging.base import Estimate
 
@@ -44,6 +44,7 @@ class Fake(Platform):
     """
 
     Settings: ClassVar[type[PlatformSettings]] = FakeSettings
+    several_nodes = extendable = True
 
     def __init__(self, settings: FakeSettings, context: Context) -> None:
         super().__init__(settings, context)
@@ -52,14 +53,13 @@ class Fake(Platform):
 
     async def capacity(self) -> Capacity:
         self._cue("capacity", None)
-        nodes = tuple(Node(name, size.cores, size.memory, size.storage) for name, size in declared(self.settings))
-        return Capacity(nodes, ("Nothing is really run here.",))
+        return self.whole(tuple(declared(self.settings)), ("Nothing is really run here.",))
 
     def reasons_against(self, launch: Launch, mounts: Iterable[Mount]) -> list[MessageItem]:
         return []
 
     async def estimate(self, launch: Launch, sources: Iterable[tuple[str, Source]]) -> Estimate:
-        return Estimate(self.settings.preparing.total_seconds())
+        return Estimate(self.settings.preparing.total_seconds(), size=sum(source.size or 0 for _, source in sources))
 
     async def prepare(self, job: Job) -> Progress:
         return Progress(done=not self._cue("prepare", job))

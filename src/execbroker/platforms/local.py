@@ -42,6 +42,7 @@ class Local(Platform):
     """
 
     Settings: ClassVar[type[PlatformSettings]] = LocalSettings
+    extendable = True
 
     def __init__(self, settings: LocalSettings, context: Context) -> None:
         super().__init__(settings, context)
@@ -62,11 +63,11 @@ class Local(Platform):
         means = await self._find_means()
         if not self._machine:
             self._machine = await asyncio.to_thread(self._nodes, means)
-        return Capacity(self._machine, means.notes())
+        return self.whole(self._machine, means.notes())
 
     def _nodes(self, means: Means) -> tuple[Node, ...]:
         if self.settings.nodes:
-            return tuple(Node(name, size.cores, size.memory, size.storage) for name, size in declared(self.settings))
+            return tuple(declared(self.settings))
         reserves = (self.settings.memory_reserve, self.settings.storage_reserve)
         return (this_machine(f"{self.name}-1", self.context.folder, memory_ceiling(means.confinement), *reserves),)
 
@@ -93,7 +94,8 @@ class Local(Platform):
         seconds = USUAL_INSTALLATION if known is None else known
         template = "the requirements at {path} are the first to be installed here; that is assumed to take {seconds} s"
         guess = warning("first-installation", "executable.requirements", template, seconds=seconds)
-        return Estimate(max(data.seconds, seconds), (*data.warnings, *([guess] if known is None else [])), data.reasons)
+        warnings = (*data.warnings, *([guess] if known is None else []))
+        return Estimate(max(data.seconds, seconds), warnings, data.reasons, data.size)
 
     async def prepare(self, job: Job) -> Progress:
         means = await self._find_means()
@@ -156,7 +158,7 @@ class Local(Platform):
             "memory_limit": None if memory else job.memory * GIB,
             "cpus": None if cpu else str(self._cpus()),
             "cores": job.cores,
-            "deadline": boottime() + (job.end - self.context.clock.now()).total_seconds(),
+            "deadline": self._deadline(job),
             "grace": self._grace,
             "output_limit": self.settings.output_limit,
         }
@@ -238,6 +240,16 @@ class Local(Platform):
             signal_exactly(started, SIGTERM)
         elif started and now > self._asked[job.uuid] + 3 * self._grace + 1:
             signal_exactly(started, SIGKILL)
+
+    def _deadline(self, job: Job) -> float:
+        """The job's end, by the clock that no one sets."""
+        return boottime() + (job.end - self.context.clock.now()).total_seconds()
+
+    async def extend(self, job: Job) -> None:
+        try:
+            await on_disk(write_whole, job.folder / "run" / "deadline", json.dumps(self._deadline(job)))
+        except OSError as error:
+            raise PlatformFailure(f"its supervisor cannot be told of the new end: {error}") from error
 
     async def output(self, job: Job, stream: Literal["stdout", "stderr"], offset: int) -> bytes:
         return await asyncio.to_thread(runs.read_from, job.folder / "run" / stream, offset, CHUNK)

@@ -25,11 +25,13 @@ class DataSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long preparation will take; `warnings` say what had to be guessed, `reasons` what makes it impossible."""
+    """How long preparation will take, and how many bytes are fetched, as far as is known; `warnings` say what had to be
+    guessed, `reasons` what makes it impossible."""
 
     seconds: float = 0
     warnings: tuple[MessageItem, ...] = ()
     reasons: tuple[MessageItem, ...] = ()
+    size: int = 0
 
 
 class Forbidden(Exception):

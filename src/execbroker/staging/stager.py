@@ -97,6 +97,7 @@ class Stager:
             sum(part.seconds for part in parts),
             tuple(chain.from_iterable(part.warnings for part in parts)),
             tuple(chain.from_iterable(part.reasons for part in parts)),
+            sum(part.size for part in parts),
         )
 
     async def stage(self, job: Job) -> Progress:
@@ -155,7 +156,7 @@ class Stager:
         seconds = self._seconds(source.url, size)
         template = "the size of {url} at {path} is not known; fetching it is assumed to take {seconds} s"
         unsure = (warning("unknown-size", path, template, url=url, seconds=round(seconds, 1)),) if size is None else ()
-        return Estimate(seconds, unsure)
+        return Estimate(seconds, unsure, size=size or 0)
 
     def _seconds(self, url: str, size: int | None) -> float:
         whose = origin(url)

@@ -217,6 +217,13 @@ async def health(codec: Speak) -> Response:
     return reply(codec, {"status": "ok"})
 
 
+@router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    content, media_type = await request.app.state.metrics.scrape(request.headers.get("accept", ""))
+    return Response(content, headers={"Content-Type": media_type})
+
+
 def _entry(base: str, entry: Any) -> dict[str, Any]:
     slash = "/" if entry.folder else ""
     name = os.fsencode(entry.path)  # a name need not be UTF-8

@@ -164,6 +164,9 @@ class Supervisor:
 
     def _step(self) -> None:
         now = boottime()
+        if now >= self.stop_at and not self.kill_at:
+            with contextlib.suppress(FileNotFoundError):
+                self.stop_at = json.loads((self.run / "deadline").read_text(encoding="utf-8"))  # it may be another by now
         if not self.kill_at and (self.asked or now >= self.stop_at):
             self.on_time_limit = not self.asked
             self.kill_at = now + self.launch["grace"]

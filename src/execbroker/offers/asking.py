@@ -4,8 +4,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from execbroker.config import OfferSettings
-from execbroker.kinds.amounts import Gibibytes
-from execbroker.kinds.compute import SimpleComputeCores, SimpleComputeMemory, SimpleComputeResource
+from execbroker.kinds.compute import SimpleComputeResource
 from execbroker.kinds.naming import safe_name
 from execbroker.kinds.storage import SimpleStorageResource, SimpleStorageSize
 from execbroker.kinds.volume import SimpleVolumeMount
@@ -23,14 +22,16 @@ from execbroker.model.components import (
     UnknownVolumeMount,
 )
 from execbroker.model.messages import MessageItem, reason, warning
+from execbroker.model.prices import Currency
 from execbroker.model.sessions import ExecutionRequest, RequestedScheduleItem
 from execbroker.model.waist import Launch, Mount, Source
-from execbroker.scheduling.search import Range, StorageAsk
+from execbroker.offers.limiting import cost_limits, metric_limits
+from execbroker.offers.sizing import MOST_NODES, NodeAsk, Sizes
+from execbroker.scheduling.asks import StorageAsk
+from execbroker.scheduling.objectives import SERIES
 
 MOST = 1000
-MOST_AMOUNT = 1 << 40
 FAR = 95_617_584_000  # the year 5000: what is longest, begun then, still ends within the calendar
-NONE = Range(0, 0)
 _UNKNOWN = (UnknownExecutable, UnknownComputeResource, UnknownDataResource, UnknownStorageResource, UnknownVolumeMount)
 
 
@@ -45,13 +46,22 @@ class Plan:
     launch: Launch | None = None
     sources: list[tuple[str, Source]] = field(default_factory=list)
     mounts: list[Mount] = field(default_factory=list)
-    cores: Range = NONE
-    memory: Range = NONE
+    nodes: list[NodeAsk] = field(default_factory=list)
+    licences: dict[str, int] = field(default_factory=dict)
     storages: list[StorageAsk] = field(default_factory=list)
     duration: int = 0
     start: tuple[int, int] = (0, 0)
+    flexible: bool = False
+    objectives: tuple[str, ...] = ("earliest",)
+    limits: list[tuple[Currency, float]] = field(default_factory=list)
+    metrics: list[tuple[str, str, float]] = field(default_factory=list)
     reasons: list[MessageItem] = field(default_factory=list)
     warnings: list[MessageItem] = field(default_factory=list)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody is to connect to it."""
+        return bool(self.launch and self.launch.ports)
 
 
 def understand(request: ExecutionRequest, defaults: OfferSettings, now: int) -> Plan:
@@ -60,18 +70,17 @@ def understand(request: ExecutionRequest, defaults: OfferSettings, now: int) -> 
     plan.warnings += [
         warning("unknown-field", path, "The field {path} is not known here and was left out") for path in take_unknown(request)
     ]
-    plan.warnings += [
-        warning("not-checked", name, "The limits in {path} are not checked here: nothing is charged or measured")
-        for name in ("costs", "metrics")
-        if getattr(request, name)
-    ]
     _kinds(plan)
     if not _few_enough(plan):
         return plan
     _executable(plan)
-    _compute(plan, defaults)
+    sizes = Sizes(defaults)
+    _compute(plan, sizes)
     _schedule(plan, defaults, now)
-    _references(plan, defaults)
+    _references(plan, sizes)
+    _objectives(plan)
+    _limits(plan)
+    plan.reasons += sizes.reasons
     plan.sources, plan.mounts = sources_of(request), mounts_of(request)
     return plan
 
@@ -82,6 +91,7 @@ def _components(request: ExecutionRequest) -> Iterator[tuple[str, AbstractCompon
     if request.compute:
         yield "compute", request.compute
         yield from ((f"compute.volumes[{index}]", volume) for index, volume in enumerate(request.compute.volumes or []))
+    yield from ((f"compute[{index}]", compute) for index, compute in enumerate(request.further_compute or [], 1))
     yield from ((f"storage[{index}]", storage) for index, storage in enumerate(request.storage or []))
     yield from ((f"data[{index}]", data) for index, data in enumerate(request.data or []))
 
@@ -91,14 +101,13 @@ def _kinds(plan: Plan) -> None:
     for path, component in _components(request):
         if isinstance(component, _UNKNOWN):
             plan.reasons.append(reason("unknown-kind", f"{path}.kind", "The kind {kind} is not known here", kind=component.kind))
-    if request.further_compute:
-        plan.reasons.append(reason("several-nodes", "compute[1]", "Only one compute resource can be had in one session"))
 
 
 def _few_enough(plan: Plan) -> bool:
     request = plan.request
     volumes = (request.compute and request.compute.volumes) or []
     lists: dict[str, list[Any]] = {"storage": request.storage or [], "data": request.data or [], "compute.volumes": volumes}
+    lists["compute"] = request.further_compute or []
     too_many = [name for name, items in lists.items() if len(items) > MOST]
     plan.reasons += [reason("too-many", name, "More than {most} in {path}", most=MOST) for name in too_many]
     return not too_many
@@ -114,42 +123,52 @@ def _executable(plan: Plan) -> None:
         plan.launch = executable.launch()
 
 
-def _compute(plan: Plan, defaults: OfferSettings) -> None:
-    compute = plan.request.compute
-    if not isinstance(compute, SimpleComputeResource):
-        compute = plan.request.compute = SimpleComputeResource()
-    cores, memory = compute.cores or SimpleComputeCores(), compute.memory or SimpleComputeMemory()
-    plan.cores = _range(plan, "compute.cores", cores.min, cores.max, defaults.cores)
-    plan.memory = _range(plan, "compute.memory", memory.min, memory.max, defaults.memory)
-    _units(plan, "compute.memory", memory)
-    compute.cores = SimpleComputeCores(min=plan.cores.min, max=plan.cores.max)
-    compute.memory = SimpleComputeMemory(min=plan.memory.min, max=plan.memory.max)
+def _compute(plan: Plan, sizes: Sizes) -> None:
+    request = plan.request
+    if not isinstance(request.compute, SimpleComputeResource):
+        request.compute = SimpleComputeResource()
+    for index, compute in enumerate([request.compute, *(request.further_compute or [])]):
+        if isinstance(compute, SimpleComputeResource):
+            path = f"compute[{index}]" if request.further_compute else "compute"
+            plan.nodes += sizes.nodes(path, compute)
+            for name, count in sizes.licences(path, compute):
+                plan.licences[name] = plan.licences.get(name, 0) + count
+            if index and compute.volumes:
+                text = "What is mounted is mounted on the first node alone: {path} was left out"
+                plan.warnings.append(warning("not-mounted", f"{path}.volumes", text))
+    if len(plan.nodes) > MOST_NODES:
+        plan.reasons.append(reason("too-many", "compute", "More than {most} nodes in {path}", most=MOST_NODES))
+        del plan.nodes[MOST_NODES:]
 
 
-def _range(plan: Plan, path: str, least: int | None, most: int | None, default: int) -> Range:
-    """From what was asked to at most twice that, and never beyond a requested maximum."""
-    for name, value in (("min", least), ("max", most)):
-        if value is not None and not 1 <= value <= MOST_AMOUNT:
-            plan.reasons.append(reason("not-positive" if value < 1 else "too-large", f"{path}.{name}",
-                                       "{value} in {path} is out of range; 1 to {most} is possible",
-                                       value=value, most=MOST_AMOUNT))  # fmt: skip
-    if least is not None and most is not None and least > most:
-        plan.reasons.append(reason("min-above-max", path, "In {path} min, {min}, is above max, {max}", min=least, max=most))
-    low = least if least is not None else min(default, most) if most is not None else default
-    high = min(2 * low, most) if most is not None else 2 * low
-    return Range(low, high)
+def _objectives(plan: Plan) -> None:
+    wanted = plan.request.objectives or ["earliest"]
+    for index, objective in enumerate(wanted):
+        if objective not in SERIES:
+            text = "{objective} in {path} is not an objective; those there are: {known}"
+            path, known = f"objectives[{index}]", ", ".join(SERIES)
+            plan.reasons.append(reason("unknown-objective", path, text, objective=objective, known=known))
+    plan.objectives = tuple(dict.fromkeys(objective for objective in wanted if objective in SERIES)) or ("earliest",)
 
 
-def _units(plan: Plan, path: str, amount: Gibibytes) -> None:
-    if amount.units:
-        text = "The units {units} in {path} are not known; GiB are"
-        plan.reasons.append(reason("unknown-units", f"{path}.units", text, units=amount.units))
+def _limits(plan: Plan) -> None:
+    for found in (*cost_limits(plan.request), *metric_limits(plan.request)):
+        match found:
+            case MessageItem(level="WARN"):
+                plan.warnings.append(found)
+            case MessageItem():
+                plan.reasons.append(found)
+            case (currency, most):
+                plan.limits.append((currency, most))
+            case (path, uri, least):
+                plan.metrics.append((path, uri, least))
 
 
 def _schedule(plan: Plan, defaults: OfferSettings, now: int) -> None:
     block = plan.request.schedule
     asked = (block and block.requested) or RequestedScheduleItem()
     path = "schedule.requested"
+    plan.flexible = bool(asked.flexible)
     plan.duration = int((defaults.duration if asked.duration is None else asked.duration).total_seconds())
     if asked.duration is not None and plan.duration < 1:
         plan.reasons.append(reason("not-positive", f"{path}.duration", "The duration in {path} must be a second at least"))
@@ -173,7 +192,7 @@ def _schedule(plan: Plan, defaults: OfferSettings, now: int) -> None:
     plan.start = max(earliest, now), latest
 
 
-def _references(plan: Plan, defaults: OfferSettings) -> None:
+def _references(plan: Plan, sizes: Sizes) -> None:
     """Which data lives in which storage, and what is mounted where."""
     request = plan.request
     request.storage, request.data = list(request.storage or []), list(request.data or [])
@@ -181,7 +200,7 @@ def _references(plan: Plan, defaults: OfferSettings) -> None:
     for index, data in enumerate(request.data):
         storage = _resolve(plan, f"data[{index}].storage", data.storage, "storage", request.storage)
         if data.storage is None:
-            size = SimpleStorageSize(min=defaults.storage, max=defaults.storage)
+            size = SimpleStorageSize(min=sizes.defaults.storage, max=sizes.defaults.storage)
             meta = ComponentMetadata(name=_free_name(request, f"{data.name}-storage"))
             storage = SimpleStorageResource(meta=meta, size=size)
             request.storage.append(storage)
@@ -189,7 +208,7 @@ def _references(plan: Plan, defaults: OfferSettings) -> None:
         _fetchable(plan, f"data[{index}]", data)
     for index, storage in enumerate(request.storage):
         if isinstance(storage, SimpleStorageResource):
-            _size(plan, f"storage[{index}]", storage, defaults)
+            _size(plan, f"storage[{index}]", storage, sizes)
     _volumes(plan)
 
 
@@ -233,11 +252,11 @@ def _resolve(
     return None
 
 
-def _size(plan: Plan, path: str, storage: SimpleStorageResource, defaults: OfferSettings) -> None:
+def _size(plan: Plan, path: str, storage: SimpleStorageResource, sizes: Sizes) -> None:
     size = storage.size or SimpleStorageSize()
-    wanted = _range(plan, f"{path}.size", size.min, size.max, defaults.storage)
-    _units(plan, f"{path}.size", size)
-    lifetime = int((storage.lifetime if storage.lifetime is not None else defaults.lifetime).total_seconds())
+    wanted = sizes.range(f"{path}.size", size.min, size.max, sizes.defaults.storage)
+    sizes.units(f"{path}.size", size)
+    lifetime = int((storage.lifetime if storage.lifetime is not None else sizes.defaults.lifetime).total_seconds())
     if lifetime < 0:
         plan.reasons.append(reason("not-positive", f"{path}.lifetime", "The lifetime in {path} is negative"))
     storage.size = SimpleStorageSize(min=wanted.min, max=wanted.max)

@@ -1,16 +1,17 @@
 import asyncio
-import heapq
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 from sqlalchemy import ColumnElement, select, update
 
-from execbroker.engine.lifecycle import CHOICES, Wait, step
-from execbroker.errors import BrokerError, Busy, IllegalMove, NotFound, StorageFull
+from execbroker.books.caps import Caps
+from execbroker.books.holdings import Holdings
+from execbroker.books.pulling import UNLEASED, Pulling
+from execbroker.engine.lifecycle import CHOICES, EXTENDABLE, Wait, step
+from execbroker.errors import BrokerError, Busy, IllegalMove, NoRoom, NotFound, StorageFull
 from execbroker.faults import reach
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, read_session
@@ -18,13 +19,17 @@ from execbroker.ledger.tables import sessions
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.messages import MessageItem, message
 from execbroker.model.phases import Phase
+from execbroker.model.prices import Prices
 from execbroker.model.times import Clock
 from execbroker.model.waist import Capacity, Slot
-from execbroker.offering import Answer, Wanted, answer_to, clip, ended, session_of
-from execbroker.scheduling.profile import NOTHING, Amounts
-from execbroker.scheduling.refusal import why_not
-from execbroker.scheduling.search import find
-from execbroker.scheduling.timeline import Booking, Place, Timeline, bookings_of, envelope
+from execbroker.offers.offering import Answer, answer_to, clip, ended, session_of
+from execbroker.offers.quoting import most_of, requoted
+from execbroker.offers.refusing import why_not
+from execbroker.offers.wanting import Wanted
+from execbroker.scheduling.amounts import NOTHING, Amounts
+from execbroker.scheduling.moving import Limits, longer, room_after
+from execbroker.scheduling.objectives import find
+from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of, envelope, share_of
 
 T = TypeVar("T")
 Operation = Callable[[Transaction, int], Awaitable[T]]
@@ -32,7 +37,6 @@ Operation = Callable[[Transaction, int], Awaitable[T]]
 QUEUE = 1024
 BATCH = 64
 OVERRUN = 120  # seconds
-PAST = 3600  # seconds of the past that are kept in memory, against a clock that steps back
 log = structlog.get_logger()
 
 
@@ -43,20 +47,22 @@ class Books:
     commit. Where the commit fails, memory is put back as it was.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, clock: Clock, prices: Mapping[str, Prices] | None = None, caps: Caps | None = None
+    ) -> None:
         self._ledger, self._clock = ledger, clock
-        self.timeline = Timeline()
+        self.holdings = Holdings(ledger)
         self.capacities: dict[str, Capacity] = {}
-        self._held: dict[UUID, list[Booking]] = {}
-        self._expiries: list[tuple[int, UUID]] = []
+        self._prices, self._caps = prices or {}, caps or Caps()
+        self._pulling = Pulling(self.holdings, self._prices)
         self._queue: asyncio.Queue[tuple[Operation[Any], asyncio.Future[Any]]] = asyncio.Queue(QUEUE)
-        self._undo: list[Callable[[], None]] = []
-        self._known_from = 0
         self._worker: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Read the bookings back, and start work."""
-        await self._reload()
+        await self.holdings.reload(self._now())
+        for row in await self._ledger.waiting():
+            self._pulling.add(row)
         self._worker = asyncio.create_task(self._work(), name="books")
 
     async def close(self) -> None:
@@ -66,32 +72,44 @@ class Books:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
 
-    async def _reload(self) -> None:
-        for holder, booking in await self._ledger.bookings():
-            self._held.setdefault(holder, []).append(booking)
-            self.timeline.take([booking])
-        self._expiries = [(expires, uuid) for uuid, expires in await self._ledger.open_offersets()]
-        heapq.heapify(self._expiries)
-
-    def set_capacity(self, platform: str, capacity: Capacity) -> None:
-        self.capacities[platform] = capacity
-        self.timeline.set_capacity(platform, capacity.nodes)
+    @property
+    def timeline(self) -> Timeline:
+        return self.holdings.timeline
 
     @property
     def next_expiry(self) -> int | None:
-        return self._expiries[0][0] if self._expiries else None
+        return self.holdings.next_expiry
+
+    async def learn(self, platform: str, capacity: Capacity, kept: Iterable[Kept] = ()) -> None:
+        """What a platform has now: sessions that wait are pulled forward to what is new, and brought away from what is lost."""
+        self.capacities[platform] = capacity
+
+        async def operation(transaction: Transaction, now: int) -> None:
+            self.timeline.set_capacity(platform, capacity, kept)
+            places = [Place(platform, SHARED), *(Place(platform, node) for node in self.timeline.site(platform).nodes)]
+            short = {place for place in places if self.timeline.short(place, now)}
+            sizes = {place: self.timeline.capacity(place) for place in places}
+            if await transaction.set_capacities(platform, sizes, short, now):
+                self.holdings.freed.add(platform)
+                if short:
+                    await self._pulling.rescue(transaction, platform, short, now)
+
+        await self.write(operation)
 
     async def offer(self, wanted: Wanted) -> Answer:
         """Find offers, hold them, write them down; NO, with the reasons, where there are none. Raises Busy, StorageFull."""
 
         async def operation(transaction: Transaction, now: int) -> Answer:
-            slots = find(self.timeline, wanted.ask, now)
-            answer = answer_to(wanted, slots, now, self._reasons(wanted, slots))
+            choices = find(self.timeline, wanted.ask, now)
+            pieces = envelope(choice.slot for choice in choices)
+            over = self._caps.reasons_against(pieces, wanted.owner, self.holdings.offered)
+            choices = [] if over else choices
+            answer = answer_to(wanted, choices, now, over or ([] if choices else self._reasons(wanted, now)))
             transaction.add_offerset(answer.offerset, answer.offers)
-            if slots:
-                self._hold(transaction, answer.offerset.uuid, envelope(slots))
+            if choices:
+                self.holdings.hold(transaction, answer.offerset.uuid, pieces, wanted.owner)
                 for expires in {offer.expires for offer in answer.offers}:
-                    self._expect(expires, answer.offerset.uuid)
+                    self.holdings.expect(expires, answer.offerset.uuid)
             return answer
 
         return await self._take_on(operation)
@@ -100,14 +118,15 @@ class Books:
         """Hold the first slot there is and accept it at once; a FAILED session, with the reasons, where there is none."""
 
         async def operation(transaction: Transaction, now: int) -> Answer:
-            slots = find(self.timeline, replace(wanted.ask, limit=1), now)
-            answer = answer_to(wanted, slots, now, self._reasons(wanted, slots))
-            row = answer.offers[0] if slots else session_of(answer.offerset, None, 0, now)
-            row = replace(row, phase=Phase.ACCEPTED if slots else Phase.FAILED, due=now if slots else None)
+            choices = find(self.timeline, replace(wanted.ask, limit=1), now)
+            answer = answer_to(wanted, choices, now, [] if choices else self._reasons(wanted, now))
+            row = answer.offers[0] if choices else session_of(answer.offerset, None, 0, now)
+            row = replace(row, phase=Phase.ACCEPTED if choices else Phase.FAILED, due=now if choices else None)
             transaction.add_offerset(answer.offerset, [row])
             transaction.record(row.uuid, row.phase, now, *answer.messages)
             if row.slot:
-                self._hold(transaction, row.uuid, bookings_of(row.slot))
+                self.holdings.hold(transaction, row.uuid, bookings_of(row.slot))
+                self._pulling.add(row)
             return replace(answer, offers=(row,))
 
         return await self._take_on(operation)
@@ -126,8 +145,9 @@ class Books:
             if isinstance(then := step(Phase.WAITING, row.slot, now), Wait):  # nothing for the engine to do before that
                 await transaction.move(accepted, Phase.WAITING, now, due=then.until)
             await _turn_down(transaction, [row.offerset], Phase.REJECTED, now)
-            await self._release(transaction, row.offerset)
-            self._hold(transaction, uuid, bookings_of(row.slot))
+            await self.holdings.release(transaction, row.offerset)
+            self.holdings.hold(transaction, uuid, bookings_of(row.slot))
+            self._pulling.add(accepted)
             return accepted
 
         return await self.write(operation)
@@ -154,6 +174,47 @@ class Books:
 
         return await self.write(operation)
 
+    async def extend(self, uuid: UUID, seconds: int, limits: Limits = ()) -> SessionRow:
+        """Make an accepted session so much longer, or shorter where that is negative: it ends after now all the same.
+
+        Raises IllegalMove, NoRoom.
+        """
+
+        async def operation(transaction: Transaction, now: int) -> SessionRow:
+            row = await _find_live(transaction, uuid, now)
+            assert row.slot is not None
+            slot = longer(row.slot, seconds)
+            self._check_longer(row.slot, seconds, now)
+            quote = requoted(row.quote, self._prices.get(slot.platform), slot)
+            _check_cost(quote, limits)
+            said = [message("INFO", "extended", "Its owner made it {seconds} s longer", seconds=seconds)]
+            due = now if row.phase is Phase.RUNNING else row.due
+            await transaction.move(row, row.phase, now, said, slot=slot, quote=quote, due=due, **UNLEASED)
+            await self.holdings.release(transaction, uuid)
+            self.holdings.hold(transaction, uuid, clip(bookings_of(slot), now))
+            extended = replace(row, slot=slot, quote=quote, modified=now)
+            if row.phase in (Phase.ACCEPTED, Phase.WAITING):
+                self._pulling.add(extended)
+            return extended
+
+        return await self.write(operation)
+
+    def _check_longer(self, slot: Slot, seconds: int, now: int) -> None:
+        least = slot.end - max(now, slot.start) - 1
+        if -seconds > least:
+            raise NoRoom(f"It would be over already: it can be made {max(least, 0)} s shorter at most")
+        if seconds > 0 and (room := room_after(self.timeline, slot, seconds)) < seconds:
+            raise NoRoom(f"After it, {room} s are free, not {seconds} s", seconds=room)
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait for their turn."""
+        return self._queue.qsize()
+
+    def room_after(self, slot: Slot, most: int) -> int:
+        """By how many seconds a session could be made longer now, `most` at most."""
+        return room_after(self.timeline, slot, most)
+
     async def settle(self, row: SessionRow, now: int, said: Iterable[MessageItem], **values: Any) -> bool:
         """End a released session and give back what it held; storage that was used is kept for its lifetime from now.
 
@@ -167,8 +228,8 @@ class Books:
             due = min((until for _, until in slot.storages), default=None)
             if not await transaction.move(row, row.outcome, now, said, row.lease, slot=slot, due=due, **values):
                 return False
-            await self._release(transaction, row.uuid)
-            self._hold(transaction, row.uuid, clip(bookings_of(slot), now))
+            await self.holdings.release(transaction, row.uuid)
+            self.holdings.hold(transaction, row.uuid, clip(bookings_of(slot), now))
             return True
 
         return await self.write(operation)
@@ -178,33 +239,32 @@ class Books:
         nothing new is offered on top of it. Those who have been promised the time already keep their promise."""
 
         async def operation(transaction: Transaction, now: int) -> None:
-            pieces = [piece for piece in self._held.get(uuid, []) if piece.amounts.cores or piece.amounts.memory]
-            start = max([now, *(piece.end for piece in pieces)])
-            place = Place(slot.platform, slot.node)
-            if start >= now + OVERRUN // 2 or place not in self.timeline.profiles:
-                return
-            free = self.timeline.profiles[place].least(start, now + OVERRUN)
-            amounts = free.smallest(Amounts(slot.cores, slot.memory)).largest(NOTHING)
-            if amounts != NOTHING:
-                self._hold(transaction, uuid, [Booking(place, start, now + OVERRUN, amounts)])
+            for share in slot.shares:
+                self._hold_on(transaction, uuid, Place(slot.platform, share.node), share_of(share, slot.batch), now)
 
         await self.write(operation)
+
+    def _hold_on(self, transaction: Transaction, uuid: UUID, place: Place, wish: Amounts, now: int) -> None:
+        mine = [piece for piece in self.holdings.of(uuid) if piece.place == place]
+        start = max([now, *(piece.end for piece in mine if piece.amounts.cores or piece.amounts.memory)])
+        if start >= now + OVERRUN // 2 or not self.timeline.has(place):
+            return
+        amounts = self.timeline.least(place, start, now + OVERRUN).smallest(wish).largest(NOTHING)
+        if amounts != NOTHING:
+            self.holdings.hold(transaction, uuid, [Booking(place, start, now + OVERRUN, amounts)])
 
     async def let_go(self, uuid: UUID) -> None:
         """Forget what an ended session held, once its storage is deleted."""
 
         async def operation(transaction: Transaction, _: int) -> None:
-            await self._release(transaction, uuid)
+            await self.holdings.release(transaction, uuid)
 
         await self.write(operation)
 
     async def expire(self) -> None:
         """Let the offers go whose time is over, as every other operation does first."""
 
-        async def operation(transaction: Transaction, now: int) -> None:
-            pass
-
-        await self.write(operation)
+        await self.write(_nothing)
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp())
@@ -243,24 +303,27 @@ class Books:
 
     async def _commit(self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]]) -> None:
         now = self._now()
-        self._forget_the_past(now)
+        self.holdings.forget_the_past(now)
         answers: list[Any] = []
         try:
             async with self._ledger.write() as transaction:
                 await self._expire(transaction, now)
                 for operation, _ in batch:
                     answers.append(await _attempt(operation, transaction, now))
+                if self.holdings.freed or self._pulling.unfinished:
+                    await self._pulling.pull(transaction, now)
                 await transaction.flush()
-                reach("books.writing")
-            reach("books.written")
+                reach("books.writing" if transaction.changed else "books.reading")
+            reach("books.written" if transaction.changed else "books.read")
         except Exception as error:  # whatever it was, nothing is committed, so nothing may stay in memory
-            for undo in reversed(self._undo):
-                undo()
+            self.holdings.undo()
             if not isinstance(error, BrokerError):
                 log.exception("books.commit_failed")
                 error = BrokerError("The ledger could not be written; nothing was changed")
             answers = [error] * len(batch)
-        self._undo.clear()
+        self.holdings.settle()
+        if self._pulling.unfinished and self._queue.empty():
+            self._queue.put_nowait((_nothing, asyncio.get_running_loop().create_future()))
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue
@@ -269,57 +332,8 @@ class Books:
             else:
                 future.set_result(answer)
 
-    def _forget_the_past(self, now: int) -> None:
-        """Where the clock has gone back further than was kept, what was forgotten is to come again: take everything anew."""
-        if now < self._known_from:
-            self.timeline.rebuild(piece for pieces in self._held.values() for piece in pieces)
-            self._known_from = 0
-        self._known_from = max(self._known_from, now - PAST)
-        self.timeline.forget(self._known_from)
-
-    def _hold(self, transaction: Transaction, holder: UUID, pieces: list[Booking]) -> None:
-        """Book in memory and in the transaction; undone where it is not committed."""
-        if not pieces:
-            return
-        transaction.book(holder, pieces)
-        self.timeline.take(pieces)
-        before = self._held.get(holder, [])
-        self._held[holder] = [*before, *pieces]
-
-        def undo() -> None:
-            self.timeline.give(pieces)
-            self._held[holder] = before
-            if not before:
-                del self._held[holder]
-
-        self._undo.append(undo)
-
-    async def _release(self, transaction: Transaction, *holders: UUID) -> None:
-        await transaction.unbook(holders)
-        for holder in holders:
-            if pieces := self._held.pop(holder, None):
-                self.timeline.give(pieces)
-                self._undo.append(partial(self._put_back, holder, pieces))
-
-    def _put_back(self, holder: UUID, pieces: list[Booking]) -> None:
-        self.timeline.take(pieces)
-        self._held[holder] = pieces
-
-    def _expect(self, expires: int, offerset: UUID) -> None:
-        entry = (expires, offerset)
-        heapq.heappush(self._expiries, entry)
-        self._undo.append(partial(self._expect_no_more, entry))
-
-    def _expect_no_more(self, entry: tuple[int, UUID]) -> None:
-        self._expiries.remove(entry)
-        heapq.heapify(self._expiries)
-
     async def _expire(self, transaction: Transaction, now: int) -> None:
-        due: list[UUID] = []
-        while self._expiries and self._expiries[0][0] <= now:
-            entry = heapq.heappop(self._expiries)
-            self._undo.append(partial(heapq.heappush, self._expiries, entry))
-            due.append(entry[1])
+        due = self.holdings.expired(now)
         for start in range(0, len(due), 500):
             some = due[start : start + 500]
             await _turn_down(transaction, some, Phase.EXPIRED, now, sessions.c.expires <= now)
@@ -333,30 +347,35 @@ class Books:
         for row in map(read_session, await transaction.fetch(query)):
             if row.slot:
                 left.setdefault(row.offerset, []).append(row.slot)
-        await self._release(transaction, *offersets)
+        await self.holdings.release(transaction, *offersets)
         for offerset, slots in left.items():
-            self._hold(transaction, offerset, envelope(slots))
+            self.holdings.hold(transaction, offerset, envelope(slots))
 
     def _check_size(self, slot: Slot) -> None:
         """The node may have become smaller since the offer was made. Raises IllegalMove."""
-        profile = self.timeline.profiles.get(Place(slot.platform, slot.node))
-        if profile is None or any(not piece.amounts.within(profile.capacity) for piece in bookings_of(slot)):
+        if any(
+            not self.timeline.has(piece.place) or not piece.amounts.within(self.timeline.capacity(piece.place))
+            for piece in bookings_of(slot)
+        ):
             text = f"{slot.platform} has become smaller and cannot keep this offer any more; ask again"
             raise IllegalMove(text, phase=Phase.OFFERED.value, allowed=[Phase.REJECTED.value])
 
-    def _reasons(self, wanted: Wanted, slots: list[Slot]) -> list[MessageItem]:
-        if slots:
-            return []
+    def _reasons(self, wanted: Wanted, now: int) -> list[MessageItem]:
+        """Why there is no offer: what was wrong from the start, and what the timeline has against it."""
         said = {reason.kind for reason in wanted.reasons}
-        more = why_not(self.timeline, wanted.ask, wanted.platforms)
+        more = why_not(self.timeline, wanted, now)
         return [*wanted.reasons, *(reason for reason in more if reason.kind not in said)]
+
+
+async def _nothing(transaction: Transaction, now: int) -> None:
+    """What is due is done with every transaction."""
 
 
 async def _attempt(operation: Operation[T], transaction: Transaction, now: int) -> T | BrokerError:
     """The operation's result; a refusal is its own, and leaves the others of the batch alone."""
     try:
         return await operation(transaction, now)
-    except (IllegalMove, NotFound) as refusal:
+    except (IllegalMove, NoRoom, NotFound) as refusal:
         return refusal
 
 
@@ -373,6 +392,26 @@ async def _find(transaction: Transaction, uuid: UUID, choice: Phase) -> SessionR
             f"The session is {row.phase}; what can be asked for now: {names}", phase=row.phase.value, allowed=[*map(str, allowed)]
         )
     return row
+
+
+async def _find_live(transaction: Transaction, uuid: UUID, now: int) -> SessionRow:
+    """A session whose end can be moved. Raises NotFound, IllegalMove."""
+    rows = await transaction.fetch(select(sessions).where(sessions.c.uuid == str(uuid)))
+    if not rows:
+        raise NotFound(f"There is no session {uuid}")
+    row = read_session(rows[0])
+    if row.phase not in EXTENDABLE or row.slot is None or now >= row.slot.end:
+        text = f"The session is {row.phase}, and its end cannot be moved"
+        raise IllegalMove(text, phase=row.phase.value, allowed=[*map(str, CHOICES.get(row.phase, ()))])
+    return row
+
+
+def _check_cost(quote: str | None, limits: Limits) -> None:
+    """Raises NoRoom where a session would cost more than its request allows."""
+    for currency, due in most_of(quote):
+        for limited, limit in limits:
+            if limited == currency and due > limit:
+                raise NoRoom(f"It would cost {due:.6g}, {due - limit:.6g} more than its request allows")
 
 
 async def _turn_down(transaction: Transaction, offersets: list[UUID], to: Phase, now: int, *which: ColumnElement[bool]) -> None:

@@ -8,25 +8,13 @@ from execbroker.ledger.rows import OfferSetRow, SessionRow
 from execbroker.model.messages import MessageItem
 from execbroker.model.phases import Phase
 from execbroker.model.waist import Slot
-from execbroker.scheduling.search import Ask
+from execbroker.offers.quoting import quote_text
+from execbroker.offers.wanting import Wanted
+from execbroker.scheduling.objectives import Choice
 from execbroker.scheduling.timeline import Booking
 
 COMPONENTS = 1 << 16
 _MESSAGES = TypeAdapter(list[MessageItem])
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A request as it was understood: `ask` has no candidates where `reasons` stand against it on each of `platforms`.
-    `expires` in seconds."""
-
-    owner: str
-    request: str
-    ask: Ask
-    platforms: tuple[str, ...]
-    warnings: tuple[MessageItem, ...]
-    reasons: tuple[MessageItem, ...]
-    expires: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +26,7 @@ class Answer:
     messages: tuple[MessageItem, ...]
 
 
-def answer_to(wanted: Wanted, slots: list[Slot], now: int, reasons: list[MessageItem]) -> Answer:
+def answer_to(wanted: Wanted, choices: list[Choice], now: int, reasons: list[MessageItem]) -> Answer:
     messages = (*reasons, *wanted.warnings)
     offerset = OfferSetRow(
         uuid=new_uuid(),
@@ -46,15 +34,15 @@ def answer_to(wanted: Wanted, slots: list[Slot], now: int, reasons: list[Message
         created=now,
         modified=now,
         expires=now + wanted.expires,
-        result="YES" if slots else "NO",
+        result="YES" if choices else "NO",
         request=wanted.request,
         messages=_MESSAGES.dump_json(list(messages), exclude_none=True).decode() if messages else "[]",
     )
-    offers = tuple(session_of(offerset, slot, rank, now) for rank, slot in enumerate(slots))
+    offers = tuple(session_of(offerset, choice.slot, rank, now, quote_of(wanted, choice)) for rank, choice in enumerate(choices))
     return Answer(offerset, offers, messages)
 
 
-def session_of(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int) -> SessionRow:
+def session_of(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int, quote: str | None = None) -> SessionRow:
     return SessionRow(
         uuid=new_uuid(),
         offerset=offerset.uuid,
@@ -66,7 +54,23 @@ def session_of(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int) ->
         expires=min(offerset.expires, slot.end) if slot else offerset.expires,
         slot=slot,
         secret=secrets.token_urlsafe(24),
+        quote=quote,
     )
+
+
+def _promised(wanted: Wanted, slot: Slot, now: int) -> Slot:
+    """With what the platform's settings and the request say of pulling it forward."""
+    if not wanted.plan.flexible:
+        return slot
+    candidate = next(one for one in wanted.candidates if one.platform == slot.platform)
+    floor = min(max(wanted.plan.start[0], now + candidate.prepare), slot.start)
+    return replace(slot, floor=floor, priority=candidate.priority)
+
+
+def quote_of(wanted: Wanted, choice: Choice) -> str:
+    candidate = next(one for one in wanted.candidates if one.platform == choice.slot.platform)
+    least = sum(node.cores.min for node in wanted.plan.nodes)
+    return quote_text(choice, candidate, least, objective=bool(wanted.plan.request.objectives))
 
 
 def new_uuid() -> UUID:

@@ -1,0 +1,80 @@
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from execbroker.model.components import SimpleMinMaxFloatCost, SimpleMinMaxFloatMetric
+from execbroker.model.prices import Currency, Prices
+from execbroker.model.waist import Slot
+from execbroker.offers.limiting import CURRENCIES, PERFORMANCE, THROUGHPUT
+from execbroker.scheduling.asks import Candidate
+from execbroker.scheduling.objectives import Choice
+from execbroker.scheduling.quotes import Quote, dump_quotes, load_quotes, quotes
+from execbroker.scheduling.search import use_of
+
+_FREE = SimpleMinMaxFloatCost(type=CURRENCIES["money"], description="EUR", min=0.0, max=0.0)
+
+
+def quote_text(choice: Choice, candidate: Candidate, least: int, *, objective: bool) -> str:
+    """What an offer costs and how good it is, as it is kept: what changes later changes no offer. `least` is the number of
+    cores that were asked for."""
+    slot = choice.slot
+    cores = sum(share.cores for share in slot.shares)
+    said: dict[str, Any] = {"performance": [least * candidate.performance, cores * candidate.performance]}
+    if candidate.throughput is not None:
+        said["throughput"] = candidate.throughput
+    if candidate.prices:
+        said["staged"] = candidate.staged
+        said["costs"] = dump_quotes(quotes(candidate.prices, use_of(slot, candidate.staged)))
+    if objective:
+        said["objective"] = choice.objective
+    return json.dumps(said)
+
+
+def quoted_parts(text: str | None, what: Literal["session", "compute"]) -> dict[str, Any]:
+    """The costs and metrics of a session, or of its compute resource alone."""
+    if not text:
+        return {"costs": None, "metrics": None}
+    said = json.loads(text)
+    costs = list(_costs(load_quotes(said["costs"]), what)) if "costs" in said else []
+    priced = any(cost.type == CURRENCIES["money"] for cost in costs)
+    return {"costs": costs if priced else [_FREE, *costs], "metrics": list(_metrics(said))}
+
+
+def most_of(text: str | None) -> tuple[tuple[Currency, float], ...]:
+    """What it was quoted at most, by currency."""
+    said = json.loads(text) if text else {}
+    return tuple((quote.currency, quote.max.total) for quote in load_quotes(said["costs"])) if "costs" in said else ()
+
+
+def requoted(text: str | None, prices: Prices | None, slot: Slot) -> str | None:
+    """The quote of a session that has become longer or shorter."""
+    if not text or not prices:
+        return text
+    said = json.loads(text)
+    return json.dumps(said | {"costs": dump_quotes(quotes(prices, use_of(slot, said.get("staged", 0))))})
+
+
+def objective_of(text: str | None) -> str | None:
+    """What an offer is best in, where its request said what it should be."""
+    return json.loads(text).get("objective") if text else None
+
+
+def _costs(found: Iterable[Quote], what: Literal["session", "compute"]) -> Iterable[SimpleMinMaxFloatCost]:
+    for quote in found:
+        least, most = (quote.min.total, quote.max.total) if what == "session" else (quote.min.compute, quote.max.compute)
+        yield SimpleMinMaxFloatCost(
+            type=CURRENCIES[quote.currency], description=quote.units, min=_rounded(least), max=_rounded(most)
+        )
+
+
+def _metrics(said: dict[str, Any]) -> Iterable[SimpleMinMaxFloatMetric]:
+    least, most = said["performance"]
+    yield SimpleMinMaxFloatMetric(type=PERFORMANCE, description="cores", min=least, max=most)
+    if "throughput" in said:
+        value = said["throughput"]
+        yield SimpleMinMaxFloatMetric(type=THROUGHPUT, description="MB/s", min=value, max=value)
+
+
+def _rounded(value: float) -> float:
+    """Without the dust of binary fractions."""
+    return float(f"{value:.9g}")

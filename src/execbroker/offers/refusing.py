@@ -1,0 +1,116 @@
+from collections.abc import Iterator
+from dataclasses import replace
+
+from execbroker.model.messages import MessageItem, reason
+from execbroker.offers.countering import counter_offers
+from execbroker.offers.limiting import CURRENCIES
+from execbroker.offers.wanting import Wanted
+from execbroker.scheduling.amounts import Amounts
+from execbroker.scheduling.asks import Ask
+from execbroker.scheduling.objectives import first_of, least_cost
+from execbroker.scheduling.search import flavour_amounts
+from execbroker.scheduling.timeline import SHARED, Place, Site, Timeline
+
+_UNITS = {"memory": " GiB", "storage": " GiB"}
+
+
+def why_not(timeline: Timeline, wanted: Wanted, now: int) -> list[MessageItem]:
+    """Every reason for which there is no offer, on each platform, and what would have to change for a YES."""
+    ask = wanted.ask
+    if ask.latest < ask.earliest:
+        text = "The latest start asked for in {path} is {late} s ago"
+        return [reason("start-is-past", "schedule.requested.start", text, late=ask.earliest - ask.latest)]
+    able = {candidate.platform for candidate in wanted.candidates}
+    reasons: list[MessageItem] = []
+    for platform in wanted.platforms:
+        large = list(_too_large(timeline, wanted, platform))
+        reasons += large or (_no_room(timeline, wanted, ask, platform, now) if platform in able else [])
+    return [*reasons, *(counter_offers(timeline, wanted, now) if not wanted.plan.reasons else [])]
+
+
+def _no_room(timeline: Timeline, wanted: Wanted, ask: Ask, platform: str, now: int) -> list[MessageItem]:
+    here = replace(ask, candidates=tuple(candidate for candidate in ask.candidates if candidate.platform == platform))
+    if dear := list(_too_dear(timeline, wanted, here, platform, now)):
+        return dear
+    for name, path, without in (
+        ("storage", "storage", replace(here, storages=())),
+        ("licences", "compute.licences", replace(here, licences=())),
+    ):
+        if without != here and first_of(timeline, without, now):
+            text = "{platform} has no room for the {what} of {path}, for as long as it is wanted"
+            return [reason("no-room", path, text, platform=platform, what=name)]
+    return [reason("no-room", "schedule.requested.start", "{platform} has no room that starts within {path}", platform=platform)]
+
+
+def _too_dear(timeline: Timeline, wanted: Wanted, ask: Ask, platform: str, now: int) -> Iterator[MessageItem]:
+    """By how much each limit is too low."""
+    if not ask.limits or not first_of(timeline, replace(ask, limits=()), now):
+        return
+    prices = ask.candidates[0].prices
+    for index, cost in enumerate(wanted.plan.request.costs or []):
+        for currency, limit in ask.limits:
+            due = least_cost(timeline, replace(ask, limits=()), now, currency)
+            if cost.type in (CURRENCIES[currency], CURRENCIES[currency].rpartition(":")[2]) and due is not None and due > limit:
+                text = "{platform} would cost {due} {units} at least, {missing} more than {path} allows"
+                values = {"due": f"{due:.6g}", "missing": f"{due - limit:.6g}", "limit": f"{limit:.6g}"}
+                units = prices.of(currency).units if prices else ""
+                yield reason("too-dear", f"costs[{index}].max", text, platform=platform, units=units, **values)
+
+
+def _too_large(timeline: Timeline, wanted: Wanted, platform: str) -> Iterator[MessageItem]:
+    """What no node, flavour or pool of a platform has as much of."""
+    site = timeline.site(platform)
+    sizes = [size for node in site.nodes if (size := timeline.capacity(Place(platform, node))).cores]
+    if not sizes:
+        yield reason("no-nodes", "compute", "{platform} has nothing to offer at the moment", platform=platform)
+        return
+    yield from _more_than_pools(timeline, wanted, platform, site)
+    limits = [flavour_amounts(one)._replace(storage=1 << 40) for one in site.flavours] or sizes
+    where = "in a flavour" if site.flavours else "on a node"
+    asked = _asked_of_nodes(wanted, platform, pooled="storage" in site.pools)
+    large = [
+        _too_much(kind, _path(path, kind), count, most, platform, where)
+        for path, least in asked.items()
+        for kind, count in least.items()
+        if count > (most := max(one.of(kind) for one in limits))
+    ]
+    yield from large
+    if not large and not all(any(least.within(one) for one in limits) for least in asked.values()):
+        text = "No single node of {platform} has all of it together"
+        yield reason("no-such-node", "compute", text, platform=platform)
+    if len(wanted.plan.nodes) > len(sizes):
+        text = "{asked} nodes are asked for in {path}, but {platform} has {most}"
+        yield reason("too-many-nodes", "compute", text, asked=len(wanted.plan.nodes), most=len(sizes), platform=platform)
+
+
+def _more_than_pools(timeline: Timeline, wanted: Wanted, platform: str, site: Site) -> Iterator[MessageItem]:
+    pool = timeline.capacity(Place(platform, SHARED))
+    storage = sum(one.size.min for one in wanted.plan.storages)
+    if "storage" in site.pools and storage > pool.storage:
+        yield _too_much("storage", "storage", storage, pool.storage, platform, "in all")
+    for name, count in wanted.plan.licences.items():
+        if count > (has := pool.of(name) if name in site.pools else 0):
+            yield _too_much(f"{name} licences", "compute.licences", count, has, platform, "in all")
+
+
+def _asked_of_nodes(wanted: Wanted, platform: str, *, pooled: bool) -> dict[str, Amounts]:
+    """What each compute resource of the request asks of a node; the first with the storage, where that is on nodes."""
+    alternatives = [candidate.parts for candidate in wanted.candidates if candidate.platform == platform]
+    storage = 0 if pooled else sum(one.size.min for one in wanted.plan.storages)
+    asked: dict[str, Amounts] = {}
+    for node, part in zip(wanted.plan.nodes, alternatives[0] if alternatives else wanted.ask.parts, strict=True):
+        asked.setdefault(node.path, part.least._replace(storage=0 if asked else storage))
+    return asked
+
+
+def _path(compute: str, kind: str) -> str:
+    if kind == "storage":
+        return "storage"
+    return f"{compute}.{kind}.min" if kind in ("cores", "memory") else f"{compute}.accelerators"
+
+
+def _too_much(what: str, path: str, asked: int, most: int, platform: str, where: str) -> MessageItem:
+    text = "{asked}{units} of {what} asked for in {path}, but {platform} has at most {most}{units} {where}"
+    units = _UNITS.get(what, "")
+    name = f"too-much-{what if what in _UNITS or what == 'cores' else 'of-a-kind'}"
+    return reason(name, path, text, what=what, asked=asked, most=most, units=units, platform=platform, where=where)
