@@ -22,7 +22,7 @@ from execbroker.model.sessions import ExecutionRequest, OfferSetResponse, Schedu
 from execbroker.model.times import Clock, format_duration
 from execbroker.model.waist import Capacity, Slot
 from execbroker.offers.asking import Plan, understand
-from execbroker.offers.limiting import cost_limits
+from execbroker.offers.limiting import CostLimit, cost_limits
 from execbroker.offers.offering import Answer
 from execbroker.offers.wanting import Wanted, candidates_on
 from execbroker.platforms.base import Platform
@@ -224,7 +224,8 @@ class Broker:
         row = await self._ledger.session(uuid)
         if row and row.phase is Phase.RUNNING and row.slot and not self._extendable(row.slot):
             raise NoRoom(f"{row.slot.platform} cannot change the end of a session that runs")
-        limits = tuple(one for one in cost_limits(ExecutionRequest.model_validate_json(request)) if isinstance(one, tuple))
+        found = cost_limits(ExecutionRequest.model_validate_json(request))
+        limits = tuple((limit.currency, limit.most) for limit in found if isinstance(limit, CostLimit))
         return await self._books.extend(uuid, seconds, limits)
 
     def _extendable(self, slot: Slot) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import bindparam, select, update
 
 from execbroker.books.caps import Caps
 from execbroker.books.holdings import Holdings
@@ -27,6 +27,7 @@ from execbroker.offers.quoting import most_of, requoted
 from execbroker.offers.refusing import why_not
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.amounts import NOTHING, Amounts
+from execbroker.scheduling.asks import FOREVER
 from execbroker.scheduling.moving import Limits, longer, room_after
 from execbroker.scheduling.objectives import find
 from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of, envelope, share_of
@@ -144,7 +145,7 @@ class Books:
             accepted = replace(row, phase=Phase.ACCEPTED, modified=now)
             if isinstance(then := step(Phase.WAITING, row.slot, now), Wait):  # nothing for the engine to do before that
                 await transaction.move(accepted, Phase.WAITING, now, due=then.until)
-            await _turn_down(transaction, [row.offerset], Phase.REJECTED, now)
+            await _turn_down(transaction, row.offerset, Phase.REJECTED, now)
             await self.holdings.release(transaction, row.offerset)
             self.holdings.hold(transaction, uuid, bookings_of(row.slot))
             self._pulling.add(accepted)
@@ -158,7 +159,7 @@ class Books:
         async def operation(transaction: Transaction, now: int) -> SessionRow:
             row = await _find(transaction, uuid, Phase.REJECTED)
             await transaction.move(row, Phase.REJECTED, now)
-            await self._shrink(transaction, [row.offerset])
+            await self._shrink(transaction, row.offerset)
             return replace(row, phase=Phase.REJECTED, modified=now)
 
         return await self.write(operation)
@@ -333,23 +334,15 @@ class Books:
                 future.set_result(answer)
 
     async def _expire(self, transaction: Transaction, now: int) -> None:
-        due = self.holdings.expired(now)
-        for start in range(0, len(due), 500):
-            some = due[start : start + 500]
-            await _turn_down(transaction, some, Phase.EXPIRED, now, sessions.c.expires <= now)
-            await self._shrink(transaction, some)
+        for offerset in self.holdings.expired(now):
+            await _turn_down(transaction, offerset, Phase.EXPIRED, now, before=now)
+            await self._shrink(transaction, offerset)
 
-    async def _shrink(self, transaction: Transaction, offersets: list[UUID]) -> None:
-        """Hold for each of these only what its remaining offers need."""
-        texts = [str(uuid) for uuid in offersets]
-        query = select(sessions).where(sessions.c.offerset.in_(texts), sessions.c.phase == Phase.OFFERED.value)
-        left: dict[UUID, list[Slot]] = {}
-        for row in map(read_session, await transaction.fetch(query)):
-            if row.slot:
-                left.setdefault(row.offerset, []).append(row.slot)
-        await self.holdings.release(transaction, *offersets)
-        for offerset, slots in left.items():
-            self.holdings.hold(transaction, offerset, envelope(slots))
+    async def _shrink(self, transaction: Transaction, offerset: UUID) -> None:
+        """Hold only what the remaining offers of this need."""
+        rows = await transaction.fetch(_OPEN, {"of": str(offerset), "at": Phase.OFFERED.value})
+        await self.holdings.release(transaction, offerset)
+        self.holdings.hold(transaction, offerset, envelope(row.slot for row in map(read_session, rows) if row.slot))
 
     def _check_size(self, slot: Slot) -> None:
         """The node may have become smaller since the offer was made. Raises IllegalMove."""
@@ -381,7 +374,7 @@ async def _attempt(operation: Operation[T], transaction: Transaction, now: int) 
 
 async def _find(transaction: Transaction, uuid: UUID, choice: Phase) -> SessionRow:
     """The session as it is now, if its owner may choose `choice`. Raises NotFound, IllegalMove."""
-    rows = await transaction.fetch(select(sessions).where(sessions.c.uuid == str(uuid)))
+    rows = await transaction.fetch(_ONE, {"of": str(uuid)})
     if not rows:
         raise NotFound(f"There is no session {uuid}")
     row = read_session(rows[0])
@@ -396,7 +389,7 @@ async def _find(transaction: Transaction, uuid: UUID, choice: Phase) -> SessionR
 
 async def _find_live(transaction: Transaction, uuid: UUID, now: int) -> SessionRow:
     """A session whose end can be moved. Raises NotFound, IllegalMove."""
-    rows = await transaction.fetch(select(sessions).where(sessions.c.uuid == str(uuid)))
+    rows = await transaction.fetch(_ONE, {"of": str(uuid)})
     if not rows:
         raise NotFound(f"There is no session {uuid}")
     row = read_session(rows[0])
@@ -414,11 +407,20 @@ def _check_cost(quote: str | None, limits: Limits) -> None:
                 raise NoRoom(f"It would cost {due:.6g}, {due - limit:.6g} more than its request allows")
 
 
-async def _turn_down(transaction: Transaction, offersets: list[UUID], to: Phase, now: int, *which: ColumnElement[bool]) -> None:
-    """Move the open offers of these to REJECTED or EXPIRED."""
-    guard = (sessions.c.offerset.in_([str(uuid) for uuid in offersets]), sessions.c.phase == Phase.OFFERED.value, *which)
-    changed = {"phase": to.value, "modified": now, "version": sessions.c.version + 1}
-    rows = await transaction.fetch(update(sessions).where(*guard).values(**changed).returning(sessions.c.uuid))
+async def _turn_down(transaction: Transaction, offerset: UUID, to: Phase, now: int, before: int = FOREVER) -> None:
+    """Move the open offers of this that expire before `before` or then to REJECTED or EXPIRED."""
+    values = {"of": str(offerset), "at": Phase.OFFERED.value, "before": before, "to": to.value, "now": now}
+    rows = await transaction.fetch(_TURN_DOWN, values)
     for row in rows:
         transaction.record(UUID(row.uuid), to, now)
-    transaction.touched |= {UUID(row.uuid) for row in rows} | set(offersets)
+    transaction.touched |= {UUID(row.uuid) for row in rows} | {offerset}
+
+
+_ONE = select(sessions).where(sessions.c.uuid == bindparam("of"))
+_OPEN = select(sessions).where(sessions.c.offerset == bindparam("of"), sessions.c.phase == bindparam("at"))
+_TURN_DOWN = (
+    update(sessions)
+    .where(sessions.c.offerset == bindparam("of"), sessions.c.phase == bindparam("at"), sessions.c.expires <= bindparam("before"))
+    .values(phase=bindparam("to"), modified=bindparam("now"), version=sessions.c.version + 1)
+    .returning(sessions.c.uuid)
+)

@@ -1,4 +1,3 @@
-import re
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -6,10 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
+from execbroker.cli.reading import (
+    read_cost,
+    read_duration,
+    read_input,
+    read_licence,
+    read_parameters,
+    read_range,
+    read_storage,
+    read_url,
+)
 from execbroker.cli.visit import Stop
 
 _PANEL = "What is asked for"
-_SHORT_DURATION = re.compile(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.IGNORECASE)
 
 
 def _option(*names: str, metavar: str | None = None, help: str) -> Any:
@@ -40,6 +48,17 @@ class Wish:
     memory: Annotated[str | None, _option("--memory", metavar="N[-M]", help="How much memory in GiB, at least and at most.")] = (
         None
     )
+    gpus: Annotated[
+        str | None, _option("--gpus", metavar="N[-M]", help="How many accelerators on a node, at least and at most.")
+    ] = None
+    gpu_kind: Annotated[
+        str | None, _option("--gpu-kind", metavar="KIND", help="Accelerators of this kind, such as a100; else of any.")
+    ] = None
+    gpu_memory: Annotated[
+        int | None, _option("--gpu-memory", metavar="GIB", help="Accelerators with so much memory each, in GiB.")
+    ] = None
+    nodes: Annotated[int | None, _option("--nodes", metavar="N", help="All of this on each of so many nodes at once.")] = None
+    licence: Annotated[list[str] | None, _option("--licence", metavar="NAME[=N]", help="A licence, or several of a kind.")] = None
     start: Annotated[
         str | None, _option("--start", metavar="TIME", help="When: an ISO 8601 instant, or an interval such as START/PT1H.")
     ] = None
@@ -54,23 +73,43 @@ class Wish:
             "--storage", metavar="NAME=GIB[:PATH]", help="Storage for results, seen at PATH; at NAME where that is left out."
         ),
     ] = None
+    flexible: Annotated[bool, _option("--flexible", help="It may also start sooner than offered, when room comes free.")] = False
+    best: Annotated[
+        list[str] | None,
+        _option("--best", metavar="WHAT", help="Offers that are the earliest, largest, longest, cheapest or greenest."),
+    ] = None
+    on: Annotated[list[str] | None, _option("--on", metavar="PLATFORM", help="Run it on this platform; else on any.")] = None
+    max_cost: Annotated[
+        list[str] | None, _option("--max-cost", metavar="[WHAT=]N", help="The most it may cost in money, energy= or carbon=.")
+    ] = None
+    performance: Annotated[
+        float | None, _option("--performance", metavar="N", help="As fast as so many reference cores, at least.")
+    ] = None
+    throughput: Annotated[
+        float | None, _option("--throughput", metavar="MBS", help="Reading and writing at so many MB/s, at least.")
+    ] = None
 
     def request(self) -> dict[str, Any]:
         """The request document, as the file says or as the options make it. Raises Stop."""
         if self.file is None:
             return _without_empty(self._made())
-        named = [f"--{field.name}" for field in fields(self) if field.name != "file" and getattr(self, field.name)]
-        if named:
+        given = [field.name for field in fields(self) if field.name != "file" and getattr(self, field.name)]
+        if named := [f"--{name.replace('_', '-')}" for name in given]:
             raise Stop(f"The request is in {self.file}: say {', '.join(named)} there")
         return read_request(self.file)
 
     def _made(self) -> dict[str, Any]:
+        requested = {"duration": read_duration(self.duration), "start": self.start, "flexible": self.flexible or None}
         return {
             "executable": self._executable(),
             "compute": self._compute(),
             "storage": [_storage(text) for text in self.storage or []],
             "data": [_data(text) for text in self.input or []],
-            "schedule": {"requested": {"duration": _duration(self.duration), "start": self.start}},
+            "schedule": {"requested": requested},
+            "costs": [_limit("costs", kind, max=most) for kind, most in map(read_cost, self.max_cost or [])],
+            "metrics": self._metrics(),
+            "objectives": self.best,
+            "platforms": self.on,
         }
 
     def _executable(self) -> dict[str, Any]:
@@ -86,19 +125,36 @@ class Wish:
             if self.arg:
                 raise Stop("--arg is for programs; a notebook takes --param")
             kind = published("executable", "jupyter-notebook")
-            extra = {"mode": "batch" if self.batch else None, "parameters": _parameters(self.param)}
-        location = _url(self.notebook or self.program or "")
+            extra = {"mode": "batch" if self.batch else None, "parameters": read_parameters(self.param)}
+        location = read_url(self.notebook or self.program or "")
         return {"kind": kind, "location": location, "requirements": self.requirement, **extra}
 
     def _compute(self) -> dict[str, Any]:
         from execbroker.model.registry import published
 
-        asked = {"cores": _range("--cores", self.cores), "memory": _range("--memory", self.memory)}
-        volumes = [_volume(name, path) for name, _, path in map(_storage_parts, self.storage or [])]
-        volumes += [_volume(path, path) for path, _ in map(_input_parts, self.input or [])]
-        if not volumes and not any(asked.values()):
-            return {}
-        return {"kind": published("compute", "simple-compute-resource"), **asked, "volumes": volumes}
+        volumes = [_volume(name, path) for name, _, path in map(read_storage, self.storage or [])]
+        volumes += [_volume(path, path) for path, _ in map(read_input, self.input or [])]
+        asked = {
+            "cores": read_range("--cores", self.cores),
+            "memory": read_range("--memory", self.memory),
+            "accelerators": self._accelerators(),
+            "replicas": self.nodes,
+            "licences": [{"name": name, "count": count} for name, count in map(read_licence, self.licence or [])],
+            "volumes": volumes,
+        }
+        return {"kind": published("compute", "simple-compute-resource"), **asked} if _without_empty(asked) else {}
+
+    def _accelerators(self) -> list[dict[str, Any]]:
+        memory = None if self.gpu_memory is None else {"min": self.gpu_memory}
+        wanted = {"kind": self.gpu_kind, "count": read_range("--gpus", self.gpus), "memory": memory}
+        if wanted["count"] == {"min": 0}:
+            raise Stop("--gpus 0: leave it out where none are wanted")
+        return [found] if (found := _without_empty(wanted)) else []
+
+    def _metrics(self) -> list[dict[str, Any]]:
+        wanted = {"compute-performance": self.performance, "io-throughput": self.throughput}
+        types = {f"urn:ivoa:calycopis:metric:{name}": least for name, least in wanted.items() if least is not None}
+        return [_limit("metrics", kind, min=least) for kind, least in types.items()]
 
 
 def read_request(name: str) -> dict[str, Any]:
@@ -119,81 +175,17 @@ def read_request(name: str) -> dict[str, Any]:
     return document
 
 
-def _url(text: str) -> str:
-    """A URL as it is; anything else is a path on this machine."""
-    return text if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text) else Path(text).expanduser().resolve().as_uri()
-
-
-def _split(option: str, text: str, example: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise Stop(f"{option} {text}: this must look like {example}")
-    return name, value
-
-
-def _range(option: str, text: str | None) -> dict[str, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
-    if not match:
-        raise Stop(f"{option} {text}: this must be a whole number such as 4, or a range such as 4-8")
-    least, most = match.groups()
-    return {"min": int(least), **({"max": int(most)} if most else {})}
-
-
-def _duration(text: str | None) -> str | None:
-    """`4h` as PT4H; what is ISO 8601 already is the broker's to read."""
-    match = _SHORT_DURATION.fullmatch(text) if text else None
-    if not match:
-        return text
-    days, *rest = match.groups()
-    time = "".join(f"{amount}{unit}" for amount, unit in zip(rest, "HMS", strict=True) if amount)
-    return f"P{f'{days}D' if days else ''}{f'T{time}' if time else ''}"
-
-
-def _parameters(texts: list[str] | None) -> dict[str, Any]:
-    from execbroker.codecs import CODECS
-    from execbroker.errors import Unreadable
-
-    yaml = next(codec for codec in CODECS if codec.media_type == "application/yaml")
-    found = {}
-    for text in texts or []:
-        name, value = _split("--param", text, "name=0.5")
-        try:
-            found[name] = yaml.decode(value.encode())
-        except Unreadable as error:
-            raise Stop(f"--param {text}: {error.detail}") from None
-    return found
-
-
-def _storage_parts(text: str) -> tuple[str, int, str]:
-    """The name, the size in GiB, and the path where it is seen."""
-    example = "results=2 or results=2:/my-results"
-    name, value = _split("--storage", text, example)
-    size, colon, path = value.partition(":")
-    if not size.isdigit() or (colon and not path):
-        raise Stop(f"--storage {text}: this must look like {example}, the size in GiB")
-    return name, int(size), path or name
-
-
-def _input_parts(text: str) -> tuple[str, str]:
-    path, url = _split("--input", text, "data=https://example.org/table.csv")
-    if ":" in path:
-        raise Stop(f"--input {text}: say where it is to be seen, as in --input data={text}")
-    return path, _url(url)
-
-
 def _storage(text: str) -> dict[str, Any]:
     from execbroker.model.registry import published
 
-    name, size, _ = _storage_parts(text)
+    name, size, _ = read_storage(text)
     return {"kind": published("storage", "simple-storage-resource"), "meta": {"name": name}, "size": {"min": size}}
 
 
 def _data(text: str) -> dict[str, Any]:
     from execbroker.model.registry import published
 
-    path, url = _input_parts(text)
+    path, url = read_input(text)
     return {"kind": published("data", "simple-data-resource"), "meta": {"name": path}, "location": url}
 
 
@@ -201,6 +193,12 @@ def _volume(resource: str, path: str) -> dict[str, Any]:
     from execbroker.model.registry import published
 
     return {"kind": published("volume", "simple-volume-mount"), "path": path, "resource": resource}
+
+
+def _limit(family: str, kind: str, **bound: float) -> dict[str, Any]:
+    from execbroker.model.registry import published
+
+    return {"kind": published(family, f"simple-minmax-float-{family.removesuffix('s')}"), "type": kind, **bound}
 
 
 def _without_empty(document: dict[str, Any]) -> dict[str, Any]:

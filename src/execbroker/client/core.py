@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from execbroker.client.discovery import find_broker
 from execbroker.client.problems import ClientError, NoAnswer
 from execbroker.codecs import plain
-from execbroker.model.options import EnumValueUpdate
+from execbroker.model.options import AbstractUpdate, EnumValueUpdate, IntegerDeltaUpdate
 from execbroker.model.phases import Phase
 from execbroker.model.sessions import ExecutionRequest, OfferSetResponse, ScheduledExecutionSession
 from execbroker.model.times import format_instant, parse_instant
@@ -28,6 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 PATIENCE = 30.0
 LONG_POLL = 50.0
 BLOCK = 1 << 20
+DURATION = "schedule.available.duration"
 _AGAIN = {502, 503, 504}
 
 
@@ -93,18 +94,24 @@ class AsyncClient:
 
     async def accept(self, uuid: UUID | str) -> ScheduledExecutionSession:
         """Take this offer; its siblings are released."""
-        return await self._update(uuid, Phase.ACCEPTED)
+        return await self._choose(uuid, Phase.ACCEPTED)
 
     async def reject(self, uuid: UUID | str) -> ScheduledExecutionSession:
         """Give this offer back."""
-        return await self._update(uuid, Phase.REJECTED)
+        return await self._choose(uuid, Phase.REJECTED)
 
     async def cancel(self, uuid: UUID | str) -> ScheduledExecutionSession:
         """Stop this session, or do not start it."""
-        return await self._update(uuid, Phase.CANCELLED)
+        return await self._choose(uuid, Phase.CANCELLED)
 
-    async def _update(self, uuid: UUID | str, phase: Phase) -> ScheduledExecutionSession:
-        update = EnumValueUpdate(path="phase", value=phase.value)
+    async def extend(self, uuid: UUID | str, seconds: int) -> ScheduledExecutionSession:
+        """Make this accepted session so many seconds longer, or shorter where that is negative."""
+        return await self._update(uuid, IntegerDeltaUpdate(path=DURATION, delta=seconds, units="seconds"))
+
+    async def _choose(self, uuid: UUID | str, phase: Phase) -> ScheduledExecutionSession:
+        return await self._update(uuid, EnumValueUpdate(path="phase", value=phase.value))
+
+    async def _update(self, uuid: UUID | str, update: AbstractUpdate) -> ScheduledExecutionSession:
         return _read(ScheduledExecutionSession, await self._call("POST", f"/sessions/{uuid}", json=plain(update)))
 
     async def sessions(

@@ -70,6 +70,7 @@ class Client:
     accept = _blocking(AsyncClient.accept)
     reject = _blocking(AsyncClient.reject)
     cancel = _blocking(AsyncClient.cancel)
+    extend = _blocking(AsyncClient.extend)
     sessions = _blocking(AsyncClient.sessions)
     offersets = _blocking(AsyncClient.offersets)
     platforms = _blocking(AsyncClient.platforms)

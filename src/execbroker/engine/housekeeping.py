@@ -60,5 +60,5 @@ class Housekeeping:
 def kept_of(settings: PlatformSettings) -> Iterator[Kept]:
     """What a platform keeps for interactive work, as the timeline takes it."""
     for one in settings.kept:
-        hours = Tariff(**{"from": one.from_, "until": one.until}, days=tuple(one.days), factor=0)
+        hours = Tariff.model_construct(from_=one.from_, until=one.until, days=one.days, factor=0)
         yield Kept(one.share, Calendar(ZoneInfo(one.zone), (hours,)))

@@ -1,4 +1,5 @@
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,12 +16,10 @@ from execbroker.ledger.reserve import Reserve
 from execbroker.ledger.rows import OfferSetRow, SessionRow, read_offerset, read_session
 from execbroker.ledger.tables import bookings, events, measures, offersets, sessions
 from execbroker.ledger.transaction import Transaction
+from execbroker.ledger.writing import PATIENCE, Writing
 from execbroker.model.phases import FINAL, Phase
 from execbroker.scheduling.amounts import Amounts
 from execbroker.scheduling.timeline import Booking, Place
-
-BUSY_SECONDS = 5
-
 
 _WITH_REQUEST = select(sessions, offersets.c.request).join(offersets, offersets.c.uuid == sessions.c.offerset)
 
@@ -32,13 +31,12 @@ class Ledger:
         self.path = path
         self.changes = Changes()
         self.reserve = Reserve(path.with_name("reserve"))
-        self._writer = _engine(path, 1)
-        # Each read is one statement, so none needs a transaction around it.
-        self._reader = _engine(path, 4, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        self._writing = Writing(path)
+        self._reader = _reader(path)
         self._turn = asyncio.Lock()
 
     async def close(self) -> None:
-        await self._writer.dispose()
+        self._writing.close()
         await self._reader.dispose()
 
     @asynccontextmanager
@@ -49,15 +47,18 @@ class Ledger:
         """
         async with self._turn:
             try:
-                async with self._writer.begin() as connection:
-                    transaction = Transaction(connection)
-                    yield transaction
-                    await transaction.flush()
-            except OperationalError as error:
+                await self._writing.begin()
+                transaction = Transaction(self._writing)
+                yield transaction
+                await transaction.flush()
+                await self._writing.commit(changed=transaction.changed)
+            except sqlite3.OperationalError as error:
                 clearer = _clearer(error)
                 if isinstance(clearer, StorageFull):
                     self.reserve.spend()
                 raise clearer from error
+            finally:
+                self._writing.rollback()
         self.changes.tell(transaction.touched, due=transaction.due)
 
     @asynccontextmanager
@@ -67,7 +68,7 @@ class Ledger:
             async with self._reader.connect() as connection:
                 yield connection
         except OperationalError as error:
-            raise _clearer(error) from error
+            raise _clearer(error.orig or error) from error
 
     async def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
         async with self.read() as connection:
@@ -186,15 +187,13 @@ class Ledger:
         kept = select(sessions.c.offerset)
         async with self.write() as transaction:
             await _delete_sessions(transaction, and_(never, sessions.c.modified < unused_before))
-            await transaction.execute(
-                delete(offersets).where(offersets.c.modified < unused_before, offersets.c.uuid.not_in(kept))
-            )
-            await transaction.execute(delete(measures).where(measures.c.time < before))
+            await transaction.grind(delete(offersets).where(offersets.c.modified < unused_before, offersets.c.uuid.not_in(kept)))
+            await transaction.grind(delete(measures).where(measures.c.time < before))
 
 
 async def _delete_sessions(transaction: Transaction, which: ColumnElement[bool]) -> None:
-    await transaction.execute(delete(events).where(events.c.session.in_(select(sessions.c.uuid).where(which))))
-    await transaction.execute(delete(sessions).where(which))
+    await transaction.grind(delete(events).where(events.c.session.in_(select(sessions.c.uuid).where(which))))
+    await transaction.grind(delete(sessions).where(which))
 
 
 def read_booking(row: Any) -> Booking:
@@ -202,29 +201,25 @@ def read_booking(row: Any) -> Booking:
     return Booking(Place(row.platform, row.node), row.start, row.end, Amounts(row.cores, row.memory, row.storage, counts))
 
 
-def _engine(path: Path, connections: int, **options: Any) -> AsyncEngine:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=connections, max_overflow=0, **options)
+def _reader(path: Path) -> AsyncEngine:
+    """Each read is one statement, so none needs a transaction around it."""
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{path}", pool_size=4, max_overflow=0, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver would begin transactions of its own, and too late
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_SECONDS * 1000}"):
-            cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute(f"PRAGMA busy_timeout={PATIENCE * 1000}")
         cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def _begun(connection: Any) -> None:
-        if "isolation_level" not in options:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
 
-def _clearer(error: OperationalError) -> BrokerError:
-    text = str(error.orig)
+def _clearer(error: Exception) -> BrokerError:
+    text = str(error)
     if "full" in text or "disk I/O error" in text:
         return StorageFull(f"The broker's disk does not take any more ({text}); nothing was changed")
     if "locked" in text or "busy" in text:
-        return Busy(f"The database has been locked by another program for {BUSY_SECONDS} s; nothing was changed")
+        return Busy(f"The database has been locked by another program for {PATIENCE} s; nothing was changed")
     return BrokerError(f"The database cannot be used ({text})")

@@ -1,5 +1,5 @@
 import json
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 from uuid import UUID
 
@@ -114,7 +114,8 @@ def read_session(row: Any) -> SessionRow:
 def slot_text(slot: Slot) -> str:
     """Only what is not as it is by default."""
     changed = {name: value for name, default in _SLOT.items() if (value := getattr(slot, name)) != default}
-    return json.dumps(changed | {"shares": [astuple(share) for share in slot.shares]}, separators=(",", ":"))
+    shares = [[getattr(share, name) for name in _SHARE] for share in slot.shares]
+    return _DUMP(changed | {"shares": shares})
 
 
 def read_slot(text: str) -> Slot:
@@ -129,10 +130,12 @@ def _tuples(value: Any) -> Any:
 def state_text(state: State) -> str:
     """Only what differs from a new state."""
     changed = {name: value for name in _STATE if (value := getattr(state, name)) != getattr(_NEW, name)}
-    return json.dumps(changed, separators=(",", ":")) if changed else "{}"
+    return _DUMP(changed) if changed else "{}"
 
 
 _OFFERSET = tuple(one.name for one in fields(OfferSetRow))
 _SLOT = {one.name: one.default for one in fields(Slot)}
+_SHARE = tuple(one.name for one in fields(Share))
+_DUMP = json.JSONEncoder(separators=(",", ":")).encode
 _STATE = tuple(one.name for one in fields(State))
 _NEW = State()

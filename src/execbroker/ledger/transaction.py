@@ -1,13 +1,14 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, Insert, Table, and_, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Select, Table, Update, bindparam, delete, select, update
 
 from execbroker.ledger.rows import OfferSetRow, SessionRow, offerset_values, session_values, slot_text, state_text
 from execbroker.ledger.tables import bookings, capacities, events, offersets, sessions
+from execbroker.ledger.writing import Parameters, Statement, Writing
 from execbroker.model.messages import MessageItem
 from execbroker.model.phases import Phase
 from execbroker.scheduling.amounts import Amounts
@@ -17,8 +18,8 @@ from execbroker.scheduling.timeline import Booking, Place
 class Transaction:
     """Writes that take effect together. Inserts are gathered and go out in bulk, after all else."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
         self._inserts: dict[Table, list[dict[str, Any]]] = {}
         self.touched: set[UUID] = set()
         self.due = False
@@ -26,23 +27,29 @@ class Transaction:
 
     def insert(self, table: Table, *rows: dict[str, Any]) -> None:
         self._inserts.setdefault(table, []).extend(rows)
-        self.changed = True
 
     async def flush(self) -> None:
         pending, self._inserts = self._inserts, {}
         for table, rows in pending.items():
-            if not rows:
-                continue
-            await self._connection.execute(_insert_into(table), rows)
+            if rows:
+                self._writing.insert(table, rows)
+                self.changed = True
 
-    async def execute(self, statement: Executable) -> int:
-        """How many rows it touched."""
-        result = await self._connection.execute(statement)
-        self.changed |= result.rowcount > 0
-        return int(result.rowcount)
+    async def execute(self, statement: Statement, parameters: Parameters | None = None) -> int:
+        """How many rows it touched. A statement that comes again and again is made once, and run with parameters."""
+        touched = self._writing.run(statement, parameters).touched
+        self.changed |= touched > 0
+        return touched
 
-    async def fetch(self, statement: Executable) -> Sequence[Any]:
-        return (await self._connection.execute(statement)).all()
+    async def grind(self, statement: Statement) -> None:
+        """A statement that may take long."""
+        await self._writing.grind(statement)
+        self.changed = True
+
+    async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Any]:
+        """The rows that a query, or a change, gives back."""
+        self.changed |= not isinstance(statement, Select)
+        return self._writing.run(statement, parameters).rows
 
     def add_offerset(self, row: OfferSetRow, offers: Sequence[SessionRow]) -> None:
         self.insert(offersets, offerset_values(row))
@@ -63,8 +70,10 @@ class Transaction:
     async def unbook(self, holders: Iterable[UUID]) -> None:
         """Delete the bookings of these, those gathered here included."""
         gone = [str(holder) for holder in holders]
-        self._inserts[bookings] = [row for row in self._inserts.get(bookings, []) if row["holder"] not in gone]
-        await self.execute(delete(bookings).where(bookings.c.holder.in_(gone)))
+        if here := self._inserts.get(bookings):
+            self._inserts[bookings] = [row for row in here if row["holder"] not in gone]
+        for holder in gone:
+            await self.execute(_UNBOOK, {"of": holder})
 
     async def set_capacities(self, platform: str, sizes: Mapping[Place, Amounts], short: Collection[Place], now: int) -> bool:
         """Write down what a platform has, and since when something of it is `short` of what is held; False where it is so
@@ -83,7 +92,7 @@ class Transaction:
             before = known.get((node, kind))
             since = before.shrunk if before else None
             row["shrunk"] = (since or now) if Place(platform, node) in short else None
-        if rows == {key: dict(row._mapping) for key, row in known.items()}:  # noqa: SLF001 -- the documented way
+        if rows == {key: row._asdict() for key, row in known.items()}:
             return False
         await self.execute(delete(capacities).where(capacities.c.platform == platform))
         self.insert(capacities, *rows.values())
@@ -102,11 +111,9 @@ class Transaction:
         """Take the session from the phase of `row` to `to`: False, and nothing written, where it is no longer there or
         `token` is no longer its lease. `values` are further columns."""
         values = {name: _COLUMN_TEXT[name](value) if name in _COLUMN_TEXT and value else value for name, value in values.items()}
-        guard = and_(sessions.c.uuid == str(row.uuid), sessions.c.phase == row.phase.value)
-        if token is not None:
-            guard = and_(guard, sessions.c.lease == token)
-        statement = update(sessions).where(guard)
-        if not await self.execute(statement.values(phase=to.value, modified=now, version=sessions.c.version + 1, **values)):
+        where = {"of": str(row.uuid), "at": row.phase.value, **({} if token is None else {"leased": token})}
+        changed = {f"to_{name}": value for name, value in (("phase", to.value), ("modified", now), *values.items())}
+        if not await self.execute(_moving(tuple(where), tuple(changed)), where | changed):
             return False
         if to is not row.phase or messages:
             self.record(row.uuid, to, now, *messages)
@@ -123,9 +130,13 @@ def _rows_of(amounts: Amounts) -> Iterator[tuple[str, dict[str, int]]]:
 
 _COLUMN_TEXT: dict[str, Callable[[Any], str]] = {"state": state_text, "slot": slot_text, "outcome": str}
 _WIDE: dict[str, Any] = {"cores": 0, "memory": 0, "storage": 0, "kind": None, "count": 0}
-_INSERTS: dict[Table, Insert] = {}
+_UNBOOK = delete(bookings).where(bookings.c.holder == bindparam("of"))
+_GUARDS = {"of": sessions.c.uuid, "at": sessions.c.phase, "leased": sessions.c.lease}
 
 
-def _insert_into(table: Table) -> Insert:
+@cache
+def _moving(where: tuple[str, ...], changed: tuple[str, ...]) -> Update:
     """The same statement each time, so that it is compiled once."""
-    return _INSERTS.setdefault(table, insert(table))
+    statement = update(sessions).where(*(_GUARDS[name] == bindparam(name) for name in where))
+    values: dict[str, Any] = {name.removeprefix("to_"): bindparam(name) for name in changed}
+    return statement.values(version=sessions.c.version + 1, **values)

@@ -22,10 +22,9 @@ from execbroker.model.components import (
     UnknownVolumeMount,
 )
 from execbroker.model.messages import MessageItem, reason, warning
-from execbroker.model.prices import Currency
 from execbroker.model.sessions import ExecutionRequest, RequestedScheduleItem
 from execbroker.model.waist import Launch, Mount, Source
-from execbroker.offers.limiting import cost_limits, metric_limits
+from execbroker.offers.limiting import CostLimit, cost_limits, metric_limits
 from execbroker.offers.sizing import MOST_NODES, NodeAsk, Sizes
 from execbroker.scheduling.asks import StorageAsk
 from execbroker.scheduling.objectives import SERIES
@@ -53,8 +52,10 @@ class Plan:
     start: tuple[int, int] = (0, 0)
     flexible: bool = False
     objectives: tuple[str, ...] = ("earliest",)
-    limits: list[tuple[Currency, float]] = field(default_factory=list)
+    limits: list[CostLimit] = field(default_factory=list)
     metrics: list[tuple[str, str, float]] = field(default_factory=list)
+    unsaid: set[str] = field(default_factory=set)
+    """Paths of resources that the request does not have: they were added to it."""
     reasons: list[MessageItem] = field(default_factory=list)
     warnings: list[MessageItem] = field(default_factory=list)
 
@@ -127,6 +128,7 @@ def _compute(plan: Plan, sizes: Sizes) -> None:
     request = plan.request
     if not isinstance(request.compute, SimpleComputeResource):
         request.compute = SimpleComputeResource()
+        plan.unsaid.add("compute")
     for index, compute in enumerate([request.compute, *(request.further_compute or [])]):
         if isinstance(compute, SimpleComputeResource):
             path = f"compute[{index}]" if request.further_compute else "compute"
@@ -158,8 +160,8 @@ def _limits(plan: Plan) -> None:
                 plan.warnings.append(found)
             case MessageItem():
                 plan.reasons.append(found)
-            case (currency, most):
-                plan.limits.append((currency, most))
+            case CostLimit():
+                plan.limits.append(found)
             case (path, uri, least):
                 plan.metrics.append((path, uri, least))
 
@@ -203,6 +205,7 @@ def _references(plan: Plan, sizes: Sizes) -> None:
             size = SimpleStorageSize(min=sizes.defaults.storage, max=sizes.defaults.storage)
             meta = ComponentMetadata(name=_free_name(request, f"{data.name}-storage"))
             storage = SimpleStorageResource(meta=meta, size=size)
+            plan.unsaid.add(f"storage[{len(request.storage)}]")
             request.storage.append(storage)
         data.storage = storage.name if storage else data.storage
         _fetchable(plan, f"data[{index}]", data)

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import NamedTuple
 
+from execbroker.kinds.compute import SimpleComputeResource
 from execbroker.model.messages import MessageItem, message
+from execbroker.model.prices import Currency
 from execbroker.model.times import Interval, format_duration
-from execbroker.offers.limiting import CURRENCIES
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.asks import Ask, Part, Range
 from execbroker.scheduling.objectives import first_of, least_cost
+from execbroker.scheduling.quotes import fits
 from execbroker.scheduling.timeline import Timeline
 
 ROOM = 3600  # seconds that a later start is given to be asked for in
@@ -48,9 +51,10 @@ def counter_offers(timeline: Timeline, wanted: Wanted, now: int) -> list[Message
     dimensions = list(_dimensions(wanted, ask))
     sets = [[found] for dimension in dimensions if (found := _nearest(dimension, ask, possible))]
     sets += [[found] for found in (_later(timeline, ask, now), _elsewhere(wanted, ask, possible)) if found]
-    sets += [found for found in [_dearer(timeline, wanted, ask, now)] if found]
+    sets += _dearer(timeline, wanted, ask, now)
     if not sets and (joint := _together(timeline, dimensions, ask, now, possible)):
         sets.append(joint)
+    sets = [_complete(wanted, changes) for changes in sets]
     return [
         message("INFO", "counter-offer", "It would be YES with {value}{unit} in {path}{also}",
                 unit=f" {change.units}" if change.units else "", also=_also(changes, change),
@@ -127,40 +131,62 @@ def _elsewhere(wanted: Wanted, ask: Ask, possible: Callable[[Ask], bool]) -> Cha
     return None
 
 
-def _dearer(timeline: Timeline, wanted: Wanted, ask: Ask, now: int) -> list[Change]:
-    """What it costs where it costs least."""
-    changes = []
-    for currency, limit in ask.limits:
-        others = tuple(pair for pair in ask.limits if pair != (currency, limit))
-        due = least_cost(timeline, replace(ask, limits=others), now, currency)
+def _dearer(timeline: Timeline, wanted: Wanted, ask: Ask, now: int) -> list[list[Change]]:
+    """What it costs where it costs least: in one currency, where the limits in the others can be kept, or else in all."""
+    currencies = list(dict.fromkeys(limit.currency for limit in wanted.plan.limits))
+    sets = [_raised(timeline, wanted, ask, now, [currency]) for currency in currencies]
+    return [found for found in sets if found] or [found for found in [_raised(timeline, wanted, ask, now, currencies)] if found]
+
+
+def _raised(timeline: Timeline, wanted: Wanted, ask: Ask, now: int, currencies: list[Currency]) -> list[Change]:
+    """The limits in these currencies, one after the other, as low as they can be."""
+    changes: list[Change] = []
+    for currency in currencies:
+        ask = without_limit(ask, currency)
+    for currency in currencies:
+        due = least_cost(timeline, ask, now, currency)
         if due is None:
             return []
-        if due > limit:
-            changes.append(Change(_path_of(wanted, currency), f"{due * (1 + 1e-9):.6g}" if due else "0"))
+        value = _rounded_up(due)
+        ask = replace(ask, limits=(*ask.limits, (currency, float(value))))
+        low = [limit for limit in wanted.plan.limits if limit.currency == currency and not fits(due, limit.most)]
+        changes += [Change(limit.path, value) for limit in low]
     return changes
 
 
-def _path_of(wanted: Wanted, currency: str) -> str:
-    """Where the request limits a currency."""
-    uris = (CURRENCIES[currency], CURRENCIES[currency].rpartition(":")[2])  # type: ignore[index]
-    index = next(index for index, cost in enumerate(wanted.plan.request.costs or []) if cost.type in uris)
-    return f"costs[{index}].max"
+def without_limit(ask: Ask, currency: Currency) -> Ask:
+    return replace(ask, limits=tuple(limit for limit in ask.limits if limit[0] != currency))
+
+
+def _rounded_up(due: float) -> str:
+    """Six digits, never less than is due."""
+    return f"{Context(prec=6, rounding=ROUND_CEILING).create_decimal(Decimal(due)).normalize():f}"
+
+
+def _complete(wanted: Wanted, changes: list[Change]) -> list[Change]:
+    """With the kind of the compute resource, where the request has none that could be changed."""
+    new = "compute" in wanted.plan.unsaid and any(change.path.startswith("compute.") for change in changes)
+    return [Change("compute.kind", SimpleComputeResource.KIND), *changes] if new else changes
 
 
 def _dimensions(wanted: Wanted, ask: Ask) -> Iterator[Dimension]:
-    nodes = wanted.plan.nodes
-    for path in dict.fromkeys(node.path for node in nodes):
-        indices = [index for index, node in enumerate(nodes) if node.path == path]
-        node = nodes[indices[0]]
-        if not wanted.plan.metrics:
+    plan = wanted.plan
+    parts = {path: [i for i, node in enumerate(plan.nodes) if node.path == path] for path in (node.path for node in plan.nodes)}
+    for path, indices in parts.items():
+        node = plan.nodes[indices[0]]
+        if not plan.metrics:
             yield _size(node.cores, indices, f"{path}.cores.min", "", _less_cores)
         yield _size(node.memory, indices, f"{path}.memory.min", "GiB", _less_memory)
         for index, wish in enumerate(node.accelerators):
-            yield _size(wish.count, indices, f"{path}.accelerators[{index}].count.min", "", _less_accelerators(index))
-        if len(indices) > 1:
-            yield _fewer(indices, f"{path}.replicas")
-    for index, storage in enumerate(wanted.plan.storages):
-        yield _smaller(index, storage.size)
+            exact = wish.count.min == wish.count.cap
+            at = f"{path}.accelerators[{index}].count{'' if exact else '.min'}"
+            yield _size(wish.count, indices, at, "", _less_accelerators(index, exact=exact))
+    for index, storage in enumerate(plan.storages):
+        if f"storage[{index}]" not in plan.unsaid:
+            yield _smaller(index, storage.size)
+    yield from _fewer_licences(wanted)
+    # The last ones first: those before them keep their places among the parts.
+    yield from (_fewer(indices, f"{path}.replicas") for path, indices in reversed(parts.items()) if len(indices) > 1)
     yield Dimension(
         max(ask.duration - 1, 0),
         lambda ask, step: replace(ask, duration=ask.duration - step),
@@ -192,6 +218,21 @@ def _smaller(index: int, size: Range) -> Dimension:
     return Dimension(size.min - 1, at, lambda step: Change(f"storage[{index}].size.min", str(size.min - step), "GiB"))
 
 
+def _fewer_licences(wanted: Wanted) -> Iterator[Dimension]:
+    request = wanted.plan.request
+    for number, compute in enumerate([request.compute, *(request.further_compute or [])]):
+        base = f"compute[{number}]" if request.further_compute else "compute"
+        for index, licences in enumerate(compute.licences or [] if isinstance(compute, SimpleComputeResource) else []):
+            yield _fewer_of(licences.name, licences.count, f"{base}.licences[{index}].count")
+
+
+def _fewer_of(licence: str, count: int, path: str) -> Dimension:
+    def at(ask: Ask, step: int) -> Ask:
+        return replace(ask, licences=tuple((name, n - step if name == licence else n) for name, n in ask.licences))
+
+    return Dimension(count - 1, at, lambda step: Change(path, str(count - step)))
+
+
 def _with_parts(ask: Ask, change: Callable[[tuple[Part, ...]], Iterable[Part]]) -> Ask:
     candidates = (replace(candidate, parts=tuple(change(candidate.parts))) for candidate in ask.candidates)
     return replace(ask, parts=tuple(change(ask.parts)), candidates=tuple(candidates))
@@ -205,11 +246,13 @@ def _less_memory(part: Part, step: int) -> Part:
     return replace(part, memory=_lowered(part.memory, step))
 
 
-def _less_accelerators(index: int) -> Callable[[Part, int], Part]:
+def _less_accelerators(index: int, *, exact: bool) -> Callable[[Part, int], Part]:
     def less(part: Part, step: int) -> Part:
         wishes = list(part.accelerators)
         if index < len(wishes):  # the ask's own parts name none, only those of its candidates
-            wishes[index] = wishes[index][0], _lowered(wishes[index][1], step)
+            kind, wanted = wishes[index]
+            fewer = _lowered(wanted, step)
+            wishes[index] = kind, Range(fewer.min, fewer.min, fewer.min) if exact else fewer
         return replace(part, accelerators=tuple(wishes))
 
     return less

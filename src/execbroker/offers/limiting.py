@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from execbroker.model.components import SimpleMinMaxFloatCost, SimpleMinMaxFloatMetric
 from execbroker.model.messages import MessageItem, reason, warning
@@ -11,7 +12,15 @@ CURRENCIES: dict[Currency, str] = {"money": f"{COST}monetary", "energy": f"{COST
 PERFORMANCE, THROUGHPUT = f"{METRIC}compute-performance", f"{METRIC}io-throughput"
 
 
-def cost_limits(request: ExecutionRequest) -> Iterator[tuple[Currency, float] | MessageItem]:
+class CostLimit(NamedTuple):
+    """What it may cost at most, by the field at `path` of the request."""
+
+    path: str
+    currency: Currency
+    most: float
+
+
+def cost_limits(request: ExecutionRequest) -> Iterator[CostLimit | MessageItem]:
     """What it may cost at most, or what is wrong with what was said of it."""
     names = {name: currency for currency, uri in CURRENCIES.items() for name in (uri, uri.removeprefix(COST))}
     for index, cost in enumerate(request.costs or []):
@@ -21,7 +30,7 @@ def cost_limits(request: ExecutionRequest) -> Iterator[tuple[Currency, float] | 
             yield warning("not-checked", path, "The limit in {path} is not checked; those that are: {known}", known=known)
         elif cost.max is not None:
             yield (
-                (currency, cost.max)
+                CostLimit(f"{path}.max", currency, cost.max)
                 if cost.max >= 0
                 else reason(
                     "not-positive", f"{path}.max", "{value} in {path} is negative: nothing costs so little", value=cost.max

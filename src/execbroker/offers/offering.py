@@ -38,7 +38,10 @@ def answer_to(wanted: Wanted, choices: list[Choice], now: int, reasons: list[Mes
         request=wanted.request,
         messages=_MESSAGES.dump_json(list(messages), exclude_none=True).decode() if messages else "[]",
     )
-    offers = tuple(session_of(offerset, choice.slot, rank, now, quote_of(wanted, choice)) for rank, choice in enumerate(choices))
+    offers = tuple(
+        session_of(offerset, _promised(wanted, choice.slot, now), rank, now, quote_of(wanted, choice))
+        for rank, choice in enumerate(choices)
+    )
     return Answer(offerset, offers, messages)
 
 

@@ -2,12 +2,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from execbroker.model.messages import MessageItem, reason
-from execbroker.offers.countering import counter_offers
-from execbroker.offers.limiting import CURRENCIES
+from execbroker.offers.countering import counter_offers, without_limit
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.amounts import Amounts
 from execbroker.scheduling.asks import Ask
 from execbroker.scheduling.objectives import first_of, least_cost
+from execbroker.scheduling.quotes import fits
 from execbroker.scheduling.search import flavour_amounts
 from execbroker.scheduling.timeline import SHARED, Place, Site, Timeline
 
@@ -46,15 +46,16 @@ def _too_dear(timeline: Timeline, wanted: Wanted, ask: Ask, platform: str, now: 
     """By how much each limit is too low."""
     if not ask.limits or not first_of(timeline, replace(ask, limits=()), now):
         return
-    prices = ask.candidates[0].prices
-    for index, cost in enumerate(wanted.plan.request.costs or []):
-        for currency, limit in ask.limits:
-            due = least_cost(timeline, replace(ask, limits=()), now, currency)
-            if cost.type in (CURRENCIES[currency], CURRENCIES[currency].rpartition(":")[2]) and due is not None and due > limit:
-                text = "{platform} would cost {due} {units} at least, {missing} more than {path} allows"
-                values = {"due": f"{due:.6g}", "missing": f"{due - limit:.6g}", "limit": f"{limit:.6g}"}
-                units = prices.of(currency).units if prices else ""
-                yield reason("too-dear", f"costs[{index}].max", text, platform=platform, units=units, **values)
+    prices, free = ask.candidates[0].prices, replace(ask, limits=())
+    over = [(limit, least_cost(timeline, free, now, limit.currency)) for limit in wanted.plan.limits]
+    if all(due is None or fits(due, limit.most) for limit, due in over):  # each can be kept, but not all at the same time
+        over = [(limit, least_cost(timeline, without_limit(ask, limit.currency), now, limit.currency)) for limit, _ in over]
+    for (path, currency, most), due in over:
+        if due is not None and not fits(due, most):
+            text = "{platform} would cost {due} {units} at least, {missing} more than {path} allows"
+            values = {"due": f"{due:.6g}", "missing": f"{due - most:.6g}", "limit": f"{most:.6g}"}
+            units = prices.of(currency).units if prices else ""
+            yield reason("too-dear", path, text, platform=platform, units=units, **values)
 
 
 def _too_large(timeline: Timeline, wanted: Wanted, platform: str) -> Iterator[MessageItem]:

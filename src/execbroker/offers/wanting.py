@@ -1,7 +1,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 
 from execbroker.model.messages import MessageItem, reason, warning
 from execbroker.model.waist import Capacity
@@ -54,7 +54,7 @@ def ask_for(plan: Plan, candidates: tuple[Candidate, ...], limit: int, longest: 
         batch=not plan.interactive,
         objectives=plan.objectives,
         longest=max(longest, plan.duration),
-        limits=tuple(plan.limits),
+        limits=tuple((limit.currency, limit.most) for limit in plan.limits),
     )
 
 
@@ -92,18 +92,14 @@ def candidates_on(
         throughput=settings.throughput,
         priority=settings.priorities.get("interactive" if plan.interactive else "batch", 0),
     )
-    choices = [_kinds(node, capacity) for node in nodes]
-    found = False
-    for number, parts in enumerate(product(*choices)):
-        if number < MOST_CHOICES:
-            found = True
-            yield replace(plain, parts=parts)
-    if not found:
-        index = next(index for index, parts in enumerate(choices) if not parts)
+    choices = {node.path: _kinds(node, capacity) for node in nodes}
+    for way in islice(product(*choices.values()), MOST_CHOICES):
+        chosen = dict(zip(choices, way, strict=True))
+        yield replace(plain, parts=tuple(chosen[node.path] for node in nodes))
+    for path in (path for path, parts in choices.items() if not parts):
         text = "{platform} has no accelerators such as {path} wants; it has {known}"
         known = ", ".join(sorted({kind for node in capacity.nodes for kind, _ in node.accelerators})) or "none"
-        path = f"{plan.nodes[index].path}.accelerators"
-        yield reason("no-accelerators", path, text, platform=settings.name, known=known)
+        yield reason("no-accelerators", f"{path}.accelerators", text, platform=settings.name, known=known)
 
 
 def _powerful(node: NodeAsk, cores: int) -> NodeAsk:

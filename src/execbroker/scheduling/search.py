@@ -1,6 +1,8 @@
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 
@@ -133,12 +135,29 @@ class Search:
 
     def windows(self, start: int, last: int) -> list[tuple[int, int]]:
         """All stretches of starts within [start, last] at which there is room for every part and in the pools."""
+        if self._guarded:
+            last = min(last, self._site.kept_until - self._done)
         found = windows(self._site.shared, self._shared or [], start, last)
+        by_part: dict[int, dict[int, list[tuple[int, int]]]] = {}
         for first, group in self._groups:
             pieces, profiles = self._pieces(first), self._site.profiles
-            each = [windows(profiles[node], pieces, start, last) for _, node in self._nodes(first, start, last)]
-            found = common(found, covered([stretch for stretches in each for stretch in stretches], len(group)))
-        return found
+            each = {node: windows(profiles[node], pieces, start, last) for _, node in self._nodes(first, start, last)}
+            found = common(found, covered([stretch for stretches in each.values() for stretch in stretches], len(group)))
+            by_part[first] = each
+        return found if len(by_part) == 1 else list(self._matched(found, by_part))
+
+    def _matched(
+        self, found: list[tuple[int, int]], by_part: dict[int, dict[int, list[tuple[int, int]]]]
+    ) -> Iterator[tuple[int, int]]:
+        """Where unequal parts do not only each find room, but each on a node of its own."""
+        stretches = [stretch for each in by_part.values() for some in each.values() for stretch in some]
+        edges = sorted({first for first, _ in stretches} | {last + 1 for _, last in stretches})
+        for start, last in found:
+            between = edges[bisect_right(edges, start) : bisect_right(edges, last)]
+            for begin, end in pairwise([start, *between, last + 1]):
+                nodes = {part: [node for node, some in each.items() if inside(some, begin)] for part, each in by_part.items()}
+                if matching([nodes[first] for first in self._first_alike]) is not None:
+                    yield begin, end - 1
 
     def _nodes(self, part: int, start: int, last: int) -> Iterator[tuple[int, int]]:
         """Nodes that may have room for a part, and from when on, by that time."""
@@ -335,6 +354,12 @@ def common(some: list[tuple[int, int]], others: list[tuple[int, int]]) -> list[t
                 found.append((max(first, others[index][0]), min(last, others[index][1])))
             index += 1
     return found
+
+
+def inside(stretches: list[tuple[int, int]], time: int) -> bool:
+    """Whether one of these intervals, in order and both ends included, has it."""
+    index = bisect_right(stretches, time, key=itemgetter(0))
+    return index > 0 and stretches[index - 1][1] >= time
 
 
 def covered(stretches: list[tuple[int, int]], times: int) -> list[tuple[int, int]]:
