@@ -1,4 +1,5 @@
-"""What `make bench` prints: one run of a real broker process over HTTP on loopback, on a data folder of its own."""
+"""What `make bench` prints: the scheduling by itself, what durability costs, and a real broker process over HTTP on loopback,
+on a data folder of its own."""
 
 import asyncio
 import json
@@ -15,7 +16,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import cycle
+import easy
+import replay
+import swf
+import windows
 from load import Connection, hammer
+
+TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
 
 REQUEST = {
     "executable": {"kind": "docker-container", "image": {"locations": ["ghcr.io/example/image:1"]}},
@@ -55,9 +63,55 @@ def row(name: str, value: str, goal: str = "") -> None:
     print(f"| {name:<58} | {value:>26} | {goal:>16} |", flush=True)
 
 
-def milliseconds(times: list[float]) -> str:
+def milliseconds(times: list[float], digits: int = 1) -> str:
+    """Median and 99th percentile."""
     ordered = sorted(times)
-    return f"{statistics.median(ordered) * 1e3:.1f} / {ordered[int(len(ordered) * 0.99)] * 1e3:.1f} ms"
+    return f"{statistics.median(ordered) * 1e3:.{digits}f} / {ordered[int(len(ordered) * 0.99)] * 1e3:.{digits}f} ms"
+
+
+def windows_rows() -> None:
+    """Four windows in busy pools, each answer compared with the exact one."""
+    for nodes, reservations in windows.SIZES:
+        goals = ("<= 0.5 / 3 ms", "<= 0.3 ms", "<= 1 s") if reservations == 100_000 else ("", "", "")
+        _windows(f"{reservations:,} on {nodes} node{'s' * (nodes > 1)}", windows.shared(nodes, reservations), *goals)
+    found, size = windows.large(1000, 1_000_000)
+    _windows("1,000,000 on 1000 nodes", found, "<= 3 / 15 ms", "", "<= 10 s")
+    row("1,000,000 on 1000 nodes: memory of the timeline", f"{size:.0f} MB")
+
+
+def _windows(name: str, found: windows.Measured, search: str, holds: str, load: str) -> None:
+    row(f"{name}: answers that are exact", f"{found.asks - found.wrong} of {found.asks}", "all")
+    row(f"{name}: four windows, median / p99", milliseconds(found.search, 2), search)
+    row(f"{name}: hold and release four, median / p99", milliseconds(found.holds, 2), holds)
+    row(f"{name}: load", f"{found.load:.2f} s", load)
+
+
+def replay_rows() -> None:
+    """Mean waits on logs of real machines."""
+    for name, file, processors in (("KTH-SP2", "KTH-SP2-1996-2.1-cln", 100), ("NASA-iPSC", "NASA-iPSC-1993-3.1-cln", 128)):
+        if not (path := TRACES / f"{file}.swf.gz").exists():
+            row(f"{name}: mean wait", "the log is not here")
+            continue
+        jobs = swf.read(path, processors).jobs
+        fixed, backfill = easy.fixed(jobs, processors, given_back=True), easy.easy(jobs, processors)
+        began = time.perf_counter()
+        ours = replay.pulled(jobs, processors)
+        seconds = time.perf_counter() - began
+        row(f"{name}, {len(jobs):,} jobs: mean wait, fixed bookings", f"{fixed.mean_wait:,.0f} s")
+        row(f"{name}: mean wait, EASY backfill", f"{backfill.mean_wait:,.0f} s")
+        ratio = f"{ours.mean_wait / backfill.mean_wait:.3f} x"
+        row(f"{name}: mean wait, flexible, pulled forward", f"{ours.mean_wait:,.0f} s, {ratio}", "<= 1.10 x EASY")
+        used = f"{ours.utilisation:.2%} / {backfill.utilisation:.2%}"
+        row(f"{name}: utilisation, ours / EASY", used, "within 0.1 point")
+        row(f"{name}: replayed in", f"{seconds:.1f} s")
+
+
+def cycle_rows() -> None:
+    """Four offers held, one accepted, three released: through the books, and the same statements by the driver alone."""
+    for name, cycles, clients in (("one by one", 300, 1), ("batched", 3000, 64)):
+        ours, bare = cycle.compare(cycles, clients)
+        row(f"durable cycle, {name}: through the books / bare", f"{ours:,.0f} / {bare:,.0f} per s")
+        row(f"durable cycle, {name}: ratio", f"{ours / bare:.2f}", ">= 0.5")
 
 
 async def offers(where: dict[str, Any], clients: int, requests: int) -> list[bytes]:
@@ -125,6 +179,9 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} {platform.release()}\n")
     row("what", "measured", "goal")
     row("-" * 58, "-" * 26, "-" * 16)
+    windows_rows()
+    cycle_rows()
+    replay_rows()
     nodes = [{"count": 20, "cores": 64, "memory": 256, "storage": 1000}]
     pool = [{"name": "pool", "type": "fake", "nodes": nodes}]
     with tempfile.TemporaryDirectory() as folder, broker(Path(folder), pool) as (process, where, seconds):

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from execbroker.books.books import BATCH, Books
+from execbroker.books.books import Books
 from execbroker.ledger import schema
 from execbroker.ledger.ledger import Ledger
 from execbroker.model.sessions import ExecutionRequest
@@ -24,6 +24,7 @@ from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.asks import Candidate, Part, Range
 
 POOL = "pool"
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL")
 Statements = list[tuple[str, Any, bool]]
 
 
@@ -52,16 +53,11 @@ async def one_cycle(found: Books) -> None:
     await found.accept(answer.offers[0].uuid)
 
 
-async def through_books(folder: Path, cycles: int, clients: int, record: Statements) -> float:
-    """Cycles per second; what was written is recorded."""
+async def through_books(folder: Path, cycles: int, clients: int, record: Statements | None = None) -> float:
+    """Cycles per second; what is written goes into `record`, where that is given."""
     async with books(folder) as (found, ledger):
-
-        connection = sqlite3.connect(folder / "ledger.sqlite", timeout=0, isolation_level=None, check_same_thread=False, factory=_Recorder)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
-        connection.record = record
-        ledger._writing._connection.close()
-        ledger._writing._connection = connection
+        if record is not None:
+            _listen(ledger, record)
         left = iter(range(cycles))
 
         async def client() -> None:
@@ -71,6 +67,16 @@ async def through_books(folder: Path, cycles: int, clients: int, record: Stateme
         began = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(clients)))
         return cycles / (time.perf_counter() - began)
+
+
+def _listen(ledger: Ledger, record: Statements) -> None:
+    connection = sqlite3.connect(ledger.path, timeout=0, isolation_level=None, check_same_thread=False, factory=_Recorder)
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+    connection.record = record
+    assert ledger.writing.connection is not None
+    ledger.writing.connection.close()
+    ledger.writing.connection = connection
 
 
 class _Recorder(sqlite3.Connection):
@@ -92,7 +98,7 @@ def bare(folder: Path, record: Statements, cycles: int) -> float:
     """The same statements by the driver alone, in the same transactions."""
     schema.prepare(folder / "ledger.sqlite")
     connection = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)
-    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+    for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     began = time.perf_counter()
     for statement, parameters, many in record:
@@ -108,12 +114,7 @@ def bare(folder: Path, record: Statements, cycles: int) -> float:
 def compare(cycles: int, clients: int) -> tuple[float, float]:
     """Cycles per second through the books and bare."""
     record: Statements = []
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        ours = asyncio.run(through_books(Path(one), cycles, clients, record))
-        return ours, bare(Path(other), record, cycles)
-
-
-if __name__ == "__main__":
-    for cycles, clients in ((300, 1), (3000, BATCH)):
-        ours, theirs = compare(cycles, clients)
-        print(clients, ours, theirs, ours / theirs)
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two, tempfile.TemporaryDirectory() as three:
+        asyncio.run(through_books(Path(one), cycles, clients, record))
+        ours = asyncio.run(through_books(Path(two), cycles, clients))
+        return ours, bare(Path(three), record, cycles)

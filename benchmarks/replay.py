@@ -92,17 +92,3 @@ class _Replay:
             self.timeline.take(held if found is slot else bookings_of(found))
             self.slots[index] = found
             self._await(index, now)
-
-
-if __name__ == "__main__":
-    import sys
-    import time
-    from pathlib import Path
-    import easy, swf
-    TR=Path("/work/shared/traces")
-    for name, P, n in (("NASA-iPSC-1993-3.1-cln",128,10**9),("KTH-SP2-1996-2.1-cln",100,int(sys.argv[1]) if len(sys.argv)>1 else 10**9)):
-        log = swf.read(TR / f"{name}.swf.gz", P)
-        jobs = log.jobs[:n]
-        b=time.perf_counter(); p=pulled(jobs,P); t=time.perf_counter()-b
-        e=easy.easy(jobs,P)
-        print(name,len(jobs),'pulled',p.mean_wait,p.utilisation,'easy',e.mean_wait,e.utilisation,'ratio',p.mean_wait/e.mean_wait,'s',t)

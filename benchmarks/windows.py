@@ -1,7 +1,6 @@
 """How fast, and how exactly, four windows are found in busy pools: the shared workloads, and a larger one made alike."""
 
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from execbroker.scheduling.objectives import find
 from execbroker.scheduling.timeline import Booking, Place, Timeline, bookings_of
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "bench"
-NAMES = ("packed-1-10000", "packed-100-10000", "packed-100-100000")
+SIZES = ((1, 10_000), (100, 10_000), (100, 100_000))
 POOL, GPU = "pool", "gpu"
 
 
@@ -31,12 +30,6 @@ class Measured:
     load: float
     wrong: int
     asks: int
-
-    def median(self, times: list[float]) -> float:
-        return statistics.median(times)
-
-    def p99(self, times: list[float]) -> float:
-        return sorted(times)[int(len(times) * 0.99)]
 
 
 def empty(workload: packed.Workload) -> Timeline:
@@ -110,8 +103,10 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def shared(name: str) -> Measured:
-    workload = packed.load(SHARED / f"{name}.npz")
+def shared(nodes: int, reservations: int) -> Measured:
+    """One of the shared workloads; where they are not there, the same made here."""
+    path = SHARED / f"packed-{nodes}-{reservations}.npz"
+    workload = packed.load(path) if path.exists() else packed.cached(nodes, reservations, 1)
     timeline, held = empty(workload), bookings(workload)
     return measure(timeline, workload, timed(lambda: timeline.rebuild(held)))
 
@@ -119,8 +114,8 @@ def shared(name: str) -> Measured:
 def large(nodes: int, reservations: int) -> tuple[Measured, float]:
     """A pool that is made for it, and the MB that its timeline takes."""
     workload = packed.cached(nodes, reservations, 1)
-    timeline = empty(workload)
     before = resident()
+    timeline = empty(workload)
 
     def load() -> None:
         site = timeline.site(POOL)
@@ -141,11 +136,3 @@ def resident() -> float:
     """MB in memory now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
-
-
-if __name__ == "__main__":
-    for name in NAMES:
-        found = shared(name)
-        print(name, found.wrong, found.median(found.search) * 1e3, found.p99(found.search) * 1e3, found.median(found.holds) * 1e3, found.load)
-    found, size = large(1000, 1_000_000)
-    print("large", found.wrong, found.median(found.search) * 1e3, found.p99(found.search) * 1e3, max(found.search)*1e3, found.median(found.holds) * 1e3, found.load, size)

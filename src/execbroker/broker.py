@@ -268,6 +268,7 @@ class Broker:
     def _platform(self, platform: Platform) -> dict[str, Any]:
         reachable = platform.name in self._books.capacities
         capacity = self._books.capacities.get(platform.name, Capacity(()))
+        prices = platform.settings.prices
         return {
             "name": platform.name,
             "type": platform.settings.type,
@@ -279,7 +280,7 @@ class Broker:
             ],
             "flavours": [asdict(one) | {"accelerators": dict(one.accelerators)} for one in capacity.flavours],
             "pools": dict(capacity.pools),
-            "prices": prices.model_dump(mode="json", exclude_defaults=True) if (prices := platform.settings.prices) else {},
+            "prices": prices.model_dump(mode="json", by_alias=True, exclude_defaults=True) if prices else {},
             "release": format_duration(timedelta(seconds=platform.settings.release.total_seconds())),
             "notes": list(capacity.notes),
         }
@@ -314,7 +315,8 @@ def _distinct(messages: Iterable[MessageItem]) -> tuple[MessageItem, ...]:
 
 def _parts(session: ScheduledExecutionSession) -> Iterable[AbstractComponent]:
     yield session
-    for part in (session.executable, session.compute, *(session.storage or []), *(session.data or [])):
+    computes = (session.compute, *(session.further_compute or []))
+    for part in (session.executable, *computes, *(session.storage or []), *(session.data or [])):
         if part:
             yield part
     if session.compute:

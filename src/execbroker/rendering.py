@@ -33,7 +33,7 @@ from execbroker.model.sessions import (
 from execbroker.model.times import Interval
 from execbroker.model.waist import Slot
 from execbroker.offers.offering import COMPONENTS
-from execbroker.offers.quoting import objective_of, quoted_parts
+from execbroker.offers.quoting import objective_of, quoted, quoted_for
 
 C = TypeVar("C", bound=AbstractComponent)
 
@@ -104,7 +104,7 @@ class Renderer:
                 messages=messages or None,
                 options=options or None,
             ),
-            **quoted_parts(row.quote, "session"),
+            **quoted(row.quote),
             objective=objective_of(row.quote),
             phase=row.phase,
             expires=moment(row.expires) if row.phase is Phase.OFFERED else None,
@@ -161,8 +161,8 @@ class _Session:
             )
             for i, volume in enumerate(asked.volumes or [])
         ]
-        quoted = quoted_parts(self.row.quote, "compute")
-        return self.component(asked, COMPUTE, **quoted, volumes=volumes or None, **self._held(asked, 0))
+        quote = quoted(self.row.quote, lambda parts: parts.compute)
+        return self.component(asked, COMPUTE, **quote, volumes=volumes or None, **self._held(asked, 0))
 
     def further_compute(self) -> list[AbstractComponent]:
         found: list[AbstractComponent] = []
@@ -196,6 +196,7 @@ class _Session:
         values: dict[str, Any] = {"data": data or None}
         if isinstance(storage, SimpleStorageResource) and slot and index < len(slot.storages):
             size, until = slot.storages[index]
+            values |= quoted_for(self.row.quote, lambda parts: sum(parts.storages[index : index + 1]))
             values["size"] = SimpleStorageSize(min=storage.size.min if storage.size else None, max=size)
             values["schedule"] = _schedule(slot, LifecycleSchedule, until)
             if self.row.phase.is_final and self.row.state.started is not None and self.row.state.tidied < until:
@@ -204,9 +205,10 @@ class _Session:
         return self.component(storage, STORAGES + index, **values)
 
     def data(self) -> list[AbstractComponent]:
-        return [
-            self.component(item, DATA + i, storage=self.uuid_of(item.storage)) for i, item in enumerate(self.request.data or [])
-        ]
+        """What staging costs is known for all of it together, and so told where there is one."""
+        items = self.request.data or []
+        quote = quoted_for(self.row.quote, lambda parts: parts.data) if len(items) == 1 else {}
+        return [self.component(item, DATA + i, **quote, storage=self.uuid_of(item.storage)) for i, item in enumerate(items)]
 
     def connectors(self) -> list[SimpleSessionConnector]:
         found = [SimpleSessionConnector(**one) for one in self.row.state.connectors]

@@ -90,14 +90,15 @@ class Minutes:
 
     def minima(self, block: int) -> NDArray[np.int64]:
         known = self.free[:, :, 1440 : (DAYS + 1) * 1440]
-        return known.reshape(*known.shape[:2], -1, block // MINUTE).min(axis=3).transpose(1, 2, 0)
+        minima: NDArray[np.int64] = known.reshape(*known.shape[:2], -1, block // MINUTE).min(axis=3)
+        return minima.transpose(1, 2, 0)
 
     def first(self, node: int, start: int, last: int, length: int, row: Any) -> int | None:
         """The first time from `start` to `last` at which there is room: what is free changes on whole minutes only."""
-        enough = (self.free[node] >= row[:, None]).all(axis=0)
+        enough = np.asarray((self.free[node] >= row[:, None]).all(axis=0))
         for begin in [start, *range(start - start % MINUTE + MINUTE, last + 1, MINUTE)]:
             if enough[self.index(begin) : self.index(begin + length - 1) + 1].all():
-                return begin
+                return int(begin)
         return None
 
 
@@ -158,6 +159,20 @@ def test_a_later_start_is_as_one_asked_anew(
     assert again == list(Sieve(grid, row, able, length).candidates(start + later, start + later + DAY))
 
 
+@settings(max_examples=200)
+@given(instants.filter(lambda time: time > ORIGIN), lengths, st.integers(0, 2 * HOUR), st.integers(0, 2 * HOUR))
+def test_a_gap_that_is_just_long_enough_is_found(gap: int, length: int, before: int, after: int) -> None:
+    """All else is booked, on every node; and on one no more is wanted than there is."""
+    profiles, grid = profiles_and_grid()
+    for node in range(3):
+        change(profiles[node], grid, node, ORIGIN - DAY, gap, -CAPACITY[:, node])
+        change(profiles[node], grid, node, gap + length, END + 99 * DAY, -CAPACITY[:, node])
+    sieve = Sieve(grid, CAPACITY[:, 0], np.array([True, False, False]), length)
+    ((time, node),) = sieve.candidates(gap - before, gap + after)
+    assert node == 0
+    assert time <= gap
+
+
 def test_it_rules_out_what_has_no_room() -> None:
     """A filter that lets all pass would be right as well, but no use."""
     profiles, grid = profiles_and_grid()
@@ -201,6 +216,5 @@ def test_as_time_goes_by_what_is_to_come_is_as_filled_anew(days: list[tuple[list
         for block in BLOCKS:
             first = -((site.grid.origin - now) // block)
             assert np.array_equal(site.grid.levels[block][:, first:], expected.levels[block][:, first:])
-    for node in ("a", "b"):
-        timeline.give([one for one in taken if one.place.node == node])
-        assert timeline.least(Place("site", node), now, END + 99 * DAY).cores == (50 if node == "a" else 60)
+    timeline.give(taken)
+    assert [timeline.least(Place("site", name), now, END + 99 * DAY).cores for name in ("a", "b")] == [50, 60]

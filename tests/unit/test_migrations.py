@@ -60,7 +60,7 @@ FIRST = {
 """A row of every table of the first schema."""
 ADDED = {
     "bookings": {"kind": None, "count": 0},
-    "sessions": {"quote": None, "priority": 0, "flexible": 0, "slot": SHARED},
+    "sessions": {"quote": None, "slot": SHARED},
 }
 
 

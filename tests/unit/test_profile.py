@@ -1,5 +1,6 @@
 """The profile of a node against the plainest thing that can be right: a column of numbers for every second."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_the_first_fit_and_all_fits(taken: Held, start: int, last: int, length: 
     assert profile.earliest(start, last, length, row) == next(iter(expected), None)
     found = profile.windows(start, last, length, row)
     assert [second for first, final in found for second in range(first, final + 1)] == expected
-    assert all(one[1] + 1 < other[0] for one, other in zip(found, found[1:], strict=False)), "each stretch is whole"
+    assert all(one[1] + 1 < other[0] for one, other in pairwise(found)), "each stretch is whole"
 
 
 def test_what_is_before_the_first_step_is_as_that_step() -> None:

@@ -23,7 +23,7 @@ from execbroker.model.prices import Prices
 from execbroker.model.times import Clock
 from execbroker.model.waist import Capacity, Slot
 from execbroker.offers.offering import Answer, answer_to, clip, ended, session_of
-from execbroker.offers.quoting import most_of, requoted
+from execbroker.offers.quoting import most_of, requoted, within
 from execbroker.offers.refusing import why_not
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.amounts import NOTHING, Amounts
@@ -62,8 +62,7 @@ class Books:
     async def open(self) -> None:
         """Read the bookings back, and start work."""
         await self.holdings.reload(self._now())
-        for row in await self._ledger.waiting():
-            self._pulling.add(row)
+        self._pulling.load(await self._ledger.waiting())
         self._worker = asyncio.create_task(self._work(), name="books")
 
     async def close(self) -> None:
@@ -83,19 +82,35 @@ class Books:
 
     async def learn(self, platform: str, capacity: Capacity, kept: Iterable[Kept] = ()) -> None:
         """What a platform has now: sessions that wait are pulled forward to what is new, and brought away from what is lost."""
-        self.capacities[platform] = capacity
 
         async def operation(transaction: Transaction, now: int) -> None:
-            self.timeline.set_capacity(platform, capacity, kept)
+            first = self._set_capacity(platform, capacity, tuple(kept))
             places = [Place(platform, SHARED), *(Place(platform, node) for node in self.timeline.site(platform).nodes)]
             short = {place for place in places if self.timeline.short(place, now)}
             sizes = {place: self.timeline.capacity(place) for place in places}
-            if await transaction.set_capacities(platform, sizes, short, now):
+            changed = await transaction.set_capacities(platform, sizes, short, now)
+            if changed or first:
                 self.holdings.freed.add(platform)
-                if short:
-                    await self._pulling.rescue(transaction, platform, short, now)
+            if changed and short:
+                await self._pulling.rescue(transaction, platform, short, now)
 
         await self.write(operation)
+
+    def _set_capacity(self, platform: str, capacity: Capacity, kept: tuple[Kept, ...]) -> bool:
+        """Whether it was not known before; what came free until then, when the broker was down say, was for nobody."""
+        known, kept_before = self.capacities.get(platform), self.timeline.site(platform).kept
+
+        def undo() -> None:
+            self.timeline.set_capacity(platform, known or Capacity(()), kept_before)
+            if known:
+                self.capacities[platform] = known
+            else:
+                del self.capacities[platform]
+
+        self.holdings.on_undo(undo)
+        self.timeline.set_capacity(platform, capacity, kept)
+        self.capacities[platform] = capacity
+        return known is None
 
     async def offer(self, wanted: Wanted) -> Answer:
         """Find offers, hold them, write them down; NO, with the reasons, where there are none. Raises Busy, StorageFull."""
@@ -192,7 +207,7 @@ class Books:
             due = now if row.phase is Phase.RUNNING else row.due
             await transaction.move(row, row.phase, now, said, slot=slot, quote=quote, due=due, **UNLEASED)
             await self.holdings.release(transaction, uuid)
-            self.holdings.hold(transaction, uuid, clip(bookings_of(slot), now))
+            self.holdings.hold(transaction, uuid, bookings_of(slot))
             extended = replace(row, slot=slot, quote=quote, modified=now)
             if row.phase in (Phase.ACCEPTED, Phase.WAITING):
                 self._pulling.add(extended)
@@ -216,6 +231,25 @@ class Books:
         """By how many seconds a session could be made longer now, `most` at most."""
         return room_after(self.timeline, slot, most)
 
+    async def hasten(self, row: SessionRow) -> SessionRow | None:
+        """Let a flexible session that is ready begin now, within what it holds; None where that would cost more than was
+        quoted, or `row.lease` is no longer its lease."""
+
+        async def operation(transaction: Transaction, now: int) -> SessionRow | None:
+            assert row.slot is not None
+            early = row.slot.start - now
+            slot = replace(longer(row.slot, -early), start=now)
+            if early <= 0 or not within(row.quote, self._prices.get(slot.platform), slot):
+                return None
+            said = [message("INFO", "pulled-forward", "Ready: it starts {earlier} s earlier", earlier=early)]
+            if not await transaction.move(row, row.phase, now, said, row.lease, slot=slot):
+                return None
+            await self.holdings.release(transaction, row.uuid)
+            self.holdings.hold(transaction, row.uuid, clip(bookings_of(slot), now))
+            return replace(row, slot=slot, modified=now)
+
+        return await self.write(operation)
+
     async def settle(self, row: SessionRow, now: int, said: Iterable[MessageItem], **values: Any) -> bool:
         """End a released session and give back what it held; storage that was used is kept for its lifetime from now.
 
@@ -225,7 +259,7 @@ class Books:
         async def operation(transaction: Transaction, _: int) -> bool:
             assert row.outcome is not None
             assert row.slot is not None
-            slot = ended(row.slot, now, used=row.state.started is not None)
+            slot = replace(ended(row.slot, now, used=row.state.started is not None), staging=0)
             due = min((until for _, until in slot.storages), default=None)
             if not await transaction.move(row, row.outcome, now, said, row.lease, slot=slot, due=due, **values):
                 return False
@@ -322,9 +356,9 @@ class Books:
                 log.exception("books.commit_failed")
                 error = BrokerError("The ledger could not be written; nothing was changed")
             answers = [error] * len(batch)
+        else:
+            self._pull_on()
         self.holdings.settle()
-        if self._pulling.unfinished and self._queue.empty():
-            self._queue.put_nowait((_nothing, asyncio.get_running_loop().create_future()))
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue
@@ -332,6 +366,13 @@ class Books:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+    def _pull_on(self) -> None:
+        """Another turn for those that could not be tried as yet; nobody waits for it."""
+        if self._pulling.unfinished and self._queue.empty():
+            turn = asyncio.get_running_loop().create_future()
+            turn.cancel()
+            self._queue.put_nowait((_nothing, turn))
 
     async def _expire(self, transaction: Transaction, now: int) -> None:
         for offerset in self.holdings.expired(now):

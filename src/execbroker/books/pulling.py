@@ -1,12 +1,13 @@
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
-from execbroker.books.holdings import Holdings
+from execbroker.books.holdings import PAST, Holdings
 from execbroker.ledger.rows import SessionRow, read_session
 from execbroker.ledger.tables import sessions
 from execbroker.ledger.transaction import Transaction
@@ -14,8 +15,9 @@ from execbroker.model.messages import MessageItem, message
 from execbroker.model.phases import HOLDING, Phase
 from execbroker.model.prices import Prices
 from execbroker.model.waist import Slot
-from execbroker.offers.quoting import most_of
+from execbroker.offers.quoting import most_of, requoted
 from execbroker.scheduling.moving import replaced
+from execbroker.scheduling.quotes import fits
 from execbroker.scheduling.timeline import Place, bookings_of
 
 BUDGET = 50
@@ -26,17 +28,35 @@ UNLEASED: dict[str, Any] = {"leased_until": None, "lease": None}
 
 class Pulling:
     """The flexible sessions that wait for their start. When something comes free they are pulled forward, in their order:
-    higher priorities first, then those that were to start first. Never back, and never at a higher price than was quoted."""
+    higher priorities first, then those that were to start first. Never back, and never at a higher price than was quoted.
+
+    As the holdings, what changes within a transaction can be undone.
+    """
 
     def __init__(self, holdings: Holdings, prices: Mapping[str, Prices]) -> None:
         self._holdings, self._prices = holdings, prices
         self._waiting: dict[UUID, SessionRow] = {}
         self._queues: dict[str, deque[UUID]] = {}
+        self._again: set[str] = set()
+
+    def load(self, rows: Iterable[SessionRow]) -> None:
+        """At start: the sessions that wait."""
+        self._waiting = {row.uuid: row for row in rows if row.slot and row.slot.floor is not None}
 
     def add(self, row: SessionRow) -> None:
-        """A session was accepted."""
+        """A session was accepted, or has become longer or shorter."""
         if row.slot and row.slot.floor is not None:
-            self._waiting[row.uuid] = row
+            self._know(row.uuid, row)
+
+    def _know(self, uuid: UUID, row: SessionRow | None) -> None:
+        self._holdings.on_undo(partial(self._put, uuid, self._waiting.get(uuid)))
+        self._put(uuid, row)
+
+    def _put(self, uuid: UUID, row: SessionRow | None) -> None:
+        if row:
+            self._waiting[uuid] = row
+        else:
+            self._waiting.pop(uuid, None)
 
     @property
     def unfinished(self) -> bool:
@@ -45,9 +65,11 @@ class Pulling:
 
     async def pull(self, transaction: Transaction, now: int) -> None:
         """Try the next sessions on the platforms on which something has come free."""
-        for platform in self._holdings.freed - self._queues.keys():
-            if order := self._order(platform, now):
-                self._queues[platform] = order
+        freed = set(self._holdings.freed)
+        self._holdings.on_undo(partial(self._start_over, freed | self._queues.keys()))
+        self._again |= freed & self._queues.keys()
+        for platform in freed - self._queues.keys():
+            self._line_up(platform, now)
         left = BUDGET
         for platform, queue in list(self._queues.items()):
             while queue and left:
@@ -56,60 +78,92 @@ class Pulling:
                     left -= 1
                     await self._move(transaction, row, row.slot.start - 1, now)
             if not queue:
-                del self._queues[platform]
+                self._finish(platform, now)
         self._holdings.freed.clear()
 
-    def _order(self, platform: str, now: int) -> deque[UUID]:
+    def _start_over(self, platforms: set[str]) -> None:
+        self._queues.clear()
+        self._again.clear()
+        self._holdings.freed |= platforms
+
+    def _line_up(self, platform: str, now: int) -> None:
+        if order := self._order(platform, now):
+            self._queues[platform] = deque(order)
+
+    def _finish(self, platform: str, now: int) -> None:
+        """All were tried; once more, from the first, where something has come free since that was."""
+        del self._queues[platform]
+        if platform in self._again:
+            self._again.remove(platform)
+            self._line_up(platform, now)
+
+    def _order(self, platform: str, now: int) -> list[UUID]:
         here: list[tuple[int, int, int, UUID]] = []
         for uuid, row in list(self._waiting.items()):
             assert row.slot is not None
-            if row.slot.prepare <= now:  # it has begun
+            if row.slot.prepare <= now - PAST:  # it has begun, even if the clock goes back a little
                 del self._waiting[uuid]
-            elif row.slot.platform == platform:
+            elif row.slot.platform == platform and row.slot.prepare > now:
                 here.append((-row.slot.priority, row.slot.start, row.created, uuid))
-        return deque(uuid for *_, uuid in sorted(here))
+        return [uuid for *_, uuid in sorted(here)]
 
     async def rescue(self, transaction: Transaction, platform: str, places: set[Place], now: int) -> None:
         """These have become smaller than what they hold: flexible sessions go elsewhere, in time; the others keep their promise
         for as long as it can be kept, and are told."""
+        for uuid in self._order(platform, now):
+            row = self._waiting[uuid]
+            if row.slot and self._lacks(uuid, places, now):
+                await self._move(transaction, row, row.slot.start, now)
         said = message("WARN", "node-shrunk", "{platform} has less than was promised; the promise is kept as long as it can be",
                        platform=platform)  # fmt: skip
         live = [phase.value for phase in HOLDING if phase not in (Phase.INITIAL, Phase.OFFERED)]
-        holders = [str(holder) for holder in self._holdings.on(places, now)]
-        query = select(sessions).where(sessions.c.uuid.in_(holders), sessions.c.phase.in_(live)).order_by(sessions.c.created)
-        for found in map(read_session, await transaction.fetch(query)):
-            if not any(self._short(place, now) for place in places):
-                return
-            row = self._waiting.get(found.uuid)
-            if not (row and row.slot and await self._move(transaction, row, row.slot.start, now)):
+        holders = [str(holder) for holder in self._holdings.on(places, now) if self._lacks(holder, places, now)]
+        for start in range(0, len(holders), 500):
+            query = select(sessions).where(sessions.c.uuid.in_(holders[start : start + 500]), sessions.c.phase.in_(live))
+            for found in map(read_session, await transaction.fetch(query)):
                 transaction.record(found.uuid, found.phase, now, said)
                 transaction.touched |= {found.uuid, found.offerset}
 
-    def _short(self, place: Place, now: int) -> bool:
-        return self._holdings.timeline.short(place, now)
+    def _lacks(self, holder: UUID, places: set[Place], now: int) -> bool:
+        """Whether one of these has less than is held of it while, and of what, this one holds it."""
+        timeline = self._holdings.timeline
+        for place, start, end, amounts in self._holdings.of(holder):
+            if place in places and end > now:
+                least = timeline.least(place, max(start, now), end)
+                if any(least.of(kind) < 0 for kind, amount in amounts.items() if amount):
+                    return True
+        return False
 
     async def _move(self, transaction: Transaction, row: SessionRow, last: int, now: int) -> bool:
         """Move a session to the earliest place that starts by `last`; False where it has begun, or there is none."""
         assert row.slot is not None
-        slot, timeline = row.slot, self._holdings.timeline
-        held = self._holdings.of(row.uuid)
-        timeline.give(held)
-        found = replaced(timeline, slot, now, last, self._prices.get(slot.platform), most_of(row.quote))
-        timeline.take(held)
-        if found is None or found == slot or not await self._write(transaction, row, found, now):
+        found = self._place_for(row, row.slot, last, now)
+        if found is None or found == row.slot or not await self._write(transaction, row, found, now):
             return False
         await self._holdings.release(transaction, row.uuid)
         self._holdings.hold(transaction, row.uuid, bookings_of(found))
-        self._waiting[row.uuid] = replace(row, slot=found)
-        self._holdings.on_undo(lambda: self._waiting.update({row.uuid: row}))
+        self._know(row.uuid, replace(row, slot=found))
         return True
+
+    def _place_for(self, row: SessionRow, slot: Slot, last: int, now: int) -> Slot | None:
+        timeline, held = self._holdings.timeline, self._holdings.of(row.uuid)
+        prices, limits = self._prices.get(slot.platform), most_of(row.quote)
+        timeline.give(held)
+        try:
+            found = replaced(timeline, slot, now, last, prices, limits)
+        finally:
+            timeline.take(held)
+        if found and limits:  # with the data that is staged, which the search knows nothing of
+            due = dict(most_of(requoted(row.quote, prices, found)))
+            found = found if all(fits(due.get(currency, 0), limit) for currency, limit in limits) else None
+        return found
 
     async def _write(self, transaction: Transaction, row: SessionRow, slot: Slot, now: int) -> bool:
         for phase, due in ((Phase.WAITING, slot.prepare), (Phase.ACCEPTED, now)):
             here = replace(row, phase=phase)
             if await transaction.move(here, phase, now, [_said(row.slot, slot)], slot=slot, due=due, **UNLEASED):
                 return True
-        self._waiting.pop(row.uuid, None)
+        self._know(row.uuid, None)
         return False
 
 

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from execbroker.cli.tables import clock_time, messages_of, phase_text, print_messages, start_of, when
+from execbroker.cli.tables import clock_time, messages_of, phase_text, print_messages, start_of, starts
 from execbroker.client import AsyncClient, ClientError
 from execbroker.model.messages import MessageItem
 from execbroker.model.phases import Phase
@@ -62,7 +62,7 @@ class View:
     def _now_doing(self) -> str:
         start = start_of(self._session) if self._session else None
         if self._session and self._session.phase in _WAITS and start and start > datetime.now(UTC):
-            return f"starts {when(start)}"
+            return f"starts {starts(self._session)}"
         return self._doing
 
     def show(self, session: ScheduledExecutionSession) -> None:

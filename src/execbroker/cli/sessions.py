@@ -1,12 +1,16 @@
+import re
 import sys
 from contextlib import aclosing, suppress
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 import typer
+from typer.core import TyperCommand
 
 from execbroker.cli.offers import Uuid, uuid_of
+from execbroker.cli.reading import read_change
 from execbroker.cli.visit import REFUSED, Stop, Visit, command
 
 if TYPE_CHECKING:
@@ -23,7 +27,17 @@ def add_to(app: typer.Typer) -> None:
     command(app, logs, prints=False)
     command(app, get)
     command(app, cancel)
-    command(app, platforms)
+    command(app, extend, cls=Signed)
+
+
+class Signed(TyperCommand):
+    """A command whose last argument may begin with a minus, and is no option then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        negative = [text for text in args if re.match(r"-[\dPT]", text)]
+        if negative and "--" not in args:
+            args = [*(text for text in args if text not in negative), "--", *negative]
+        return super().parse_args(ctx, args)
 
 
 async def ps(
@@ -40,12 +54,12 @@ async def ps(
 
 
 def _print_sessions(out: "Console", found: "list[ScheduledExecutionSession]") -> None:
-    from execbroker.cli.tables import duration_of, length, phase_text, print_table, start_of, when, zone_name
+    from execbroker.cli.tables import duration_of, length, phase_text, print_table, start_of, starts, zone_name
 
     rows = []
     for session in sorted(found, key=lambda session: str(session.schedule and start_of(session))):
-        start, duration = start_of(session), duration_of(session)
-        cells = when(start) if start else "", length(duration) if duration else "", _what(session)
+        duration = duration_of(session)
+        cells = starts(session), length(duration) if duration else "", _what(session)
         rows.append((phase_text(session.phase), *cells, uuid_of(session)))
     if rows:
         print_table(out, ("phase", f"start ({zone_name()})", "for", "what", "session"), rows)
@@ -89,24 +103,40 @@ def _fact(name: str, value: str) -> "Text":
 
 def _facts(session: "ScheduledExecutionSession") -> list[tuple[str, str]]:
     """What a person wants to know, by name."""
-    from execbroker.cli.tables import duration_of, length, start_of, when
+    from execbroker.cli.amounts import compute_text, computes_of, costs_text
+    from execbroker.cli.tables import duration_of, length, starts, when
 
-    start, duration = start_of(session), duration_of(session)
+    start, duration, costs = starts(session), duration_of(session), costs_text(session)
     facts = [("runs", getattr(session.executable, "location", None) or _what(session))]
     if start and duration is not None:
-        facts.append(("start", f"{when(start)}, for {length(duration)}"))
-    cores, memory = (getattr(getattr(session.compute, name, None), "max", None) for name in ("cores", "memory"))
-    if cores and memory:
-        facts.append(("compute", f"{cores} cores, {memory} GiB"))
+        facts.append(("start", f"{start}, for {length(duration)}"))
+    facts += [("compute", text) for one in computes_of(session) if (text := compute_text(one))]
     facts += [("data", f"{item.name}  {getattr(item, 'location', '')}") for item in session.data or []]
     facts += [("storage", _storage(item)) for item in session.storage or []]
+    facts += [("costs", f"{costs} at most")] if costs else []
+    facts += [("objective", session.objective)] if session.objective else []
     for connector in session.connectors or []:
         kind = (connector.kind or "").rpartition(":")[2]
         facts.append(("connect", f"{kind} ({connector.status})  {connector.location}"))
     if session.expires:
         facts.append(("held", f"until {when(session.expires)}"))
-    choices = [value for option in (session.meta and session.meta.options) or [] for value in getattr(option, "values", [])]
-    return [*facts, *([("may become", ", ".join(choices))] if choices else [])]
+    return [*facts, *_options(session)]
+
+
+def _options(session: "ScheduledExecutionSession") -> list[tuple[str, str]]:
+    """What its owner may do now."""
+    from execbroker.cli.tables import length
+    from execbroker.model.options import IntegerDeltaOption
+
+    options = (session.meta and session.meta.options) or []
+    choices = [value for option in options for value in getattr(option, "values", [])]
+    facts = [("may become", ", ".join(choices))] if choices else []
+    for option in options:
+        if isinstance(option, IntegerDeltaOption) and option.units == "minutes":
+            spans = [(option.max, "longer"), (-(option.min or 0), "shorter")]
+            said = [f"{length(timedelta(minutes=span))} {way}" for span, way in spans if span]
+            facts += [("may extend", f"up to {' or '.join(said)}")] if said else []
+    return facts
 
 
 def _storage(item: Any) -> str:
@@ -195,22 +225,18 @@ async def cancel(visit: Visit, uuid: Uuid) -> None:
         visit.console.print(f"{session.phase}  {uuid_of(session)}")
 
 
-async def platforms(visit: Visit) -> None:
-    """Print where sessions can run here."""
-    from execbroker.cli.tables import print_table
+async def extend(
+    visit: Visit,
+    uuid: Uuid,
+    by: Annotated[str, typer.Argument(metavar="TIME", help="By how much: 30m, 1h30m, PT30M; -10m makes it shorter.")],
+) -> None:
+    """Make a session longer, where the time after it is free, or shorter."""
+    from execbroker.cli.tables import duration_of, end_of, length, when
 
-    found = await visit.client.platforms()
-    if visit.payload(found):
+    change = read_change(by)
+    session = await visit.client.extend(await visit.find(uuid), int(change.total_seconds()))
+    if visit.payload(session):
         return
-    rows = []
-    for platform in found["platforms"]:
-        nodes = platform["nodes"]
-        rows += [_node(platform, node) for node in nodes] or [(platform["name"], "", "", "", "not reached yet")]
-    print_table(visit.console, ("platform", "cores", "memory", "storage", "node"), rows)
-    for platform in found["platforms"]:
-        for note in platform["notes"]:
-            visit.console.print(f"{platform['name']}: {note}", style="dim")
-
-
-def _node(platform: dict[str, Any], node: dict[str, Any]) -> tuple[str, ...]:
-    return platform["name"], str(node["cores"]), f"{node['memory']} GiB", f"{node['storage']} GiB", node["name"]
+    end, duration = end_of(session), duration_of(session)
+    lasts = f"  ends {when(end)}, after {length(duration)}" if end and duration else ""
+    visit.console.print(f"{session.phase}  {uuid_of(session)}{lasts}")

@@ -40,24 +40,42 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_table(out: Console, header: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> None:
-    """Columns as wide as they need to be; where the terminal is too narrow for the last one, it gets lines of its own.
+    """Columns as wide as they need to be; where the terminal is too narrow for the last ones, they get lines of their own.
 
-    Nothing is ever cut off or wrapped: uuids and paths belong in the last column.
+    Nothing is ever cut off or wrapped: uuids and paths belong in the last column, whose name goes without saying there.
     """
     lines = [[Text(name, style="dim") for name in header], *([_text(cell) for cell in row] for row in rows)]
     widths = [max(cell_len(line[column].plain) for line in lines) for column in range(len(header))]
-    fits = sum(widths) + _GAP * len(widths) <= out.width
+    first = _fitting(widths, out.width)
     for number, line in enumerate(lines):
-        shown = Text()
-        for cell, width in zip(line[:-1], widths, strict=False):
-            shown.append_text(cell).append(" " * (width - cell_len(cell.plain) + _GAP))
-        if fits:
-            out.print(shown.append_text(line[-1]))
-        else:
-            shown.rstrip()
-            out.print(shown)
-            if number:
-                out.print(Text(" " * _GAP).append_text(line[-1]))
+        out.print(_joined(line[:first], widths))
+        below = line[first:] if number else line[first:-1]
+        if below:
+            out.print(Text(" " * _GAP).append_text(_joined(below, widths[first:])))
+
+
+def _fitting(widths: Sequence[int], width: int) -> int:
+    """How many of these columns fit on one line; one at least."""
+    number = len(widths)
+    while number > 1 and sum(widths[:number]) + _GAP * (number - 1) > width:
+        number -= 1
+    return number
+
+
+def _joined(line: Sequence[Text], widths: Sequence[int]) -> Text:
+    shown = Text()
+    for cell, width in zip(line, widths, strict=False):
+        shown.append_text(cell).append(" " * (width - cell_len(cell.plain) + _GAP))
+    shown.rstrip()
+    return shown
+
+
+def print_text(out: Console, text: Text | str, indent: int = 2) -> None:
+    """A sentence of any length: where it is too long for the terminal, it goes on below its beginning."""
+    shown, left = _text(text), " " * indent
+    for number, line in enumerate(shown.wrap(out, max(out.width - 2 * indent, 20), no_wrap=False)):
+        line.rstrip()
+        out.print(Text(left if number == 0 else left * 2).append_text(line))
 
 
 def _text(cell: Text | str) -> Text:
@@ -75,17 +93,19 @@ def phase_text(phase: object) -> Text:
 def print_messages(out: Console, messages: Iterable[MessageItem], *, times: bool = False) -> None:
     """What the broker has to say, each message on a line of its own, worries and errors marked."""
     for item in messages:
-        line = Text(f"{clock_time(item.time)}  " if times and item.time else "  ")
+        line = Text(f"{clock_time(item.time)}  " if times and item.time else "")
         if item.level in _LEVELS:
             line.append(f"{item.level} ", style=_LEVELS[item.level])
-        out.print(line.append(item.message or item.template or item.kind or ""))
+        print_text(out, line.append(item.message or item.template or item.kind or ""), 0 if times else 2)
 
 
 def clock_time(moment: datetime, now: datetime | None = None) -> str:
-    """In the local zone: the time, with the day where that is not today."""
+    """In the local zone: the time, with the day where that is not today, and the year where it is another."""
     here = moment.astimezone()
     today = (now or datetime.now(UTC)).astimezone().date()
-    return f"{here:%H:%M:%S}" if here.date() == today else f"{here:%a %d %b %Y %H:%M:%S}"
+    if here.date() == today:
+        return f"{here:%H:%M:%S}"
+    return f"{here:%a %d %b %H:%M:%S}" if here.year == today.year else f"{here:%a %d %b %Y %H:%M:%S}"
 
 
 def zone_name() -> str:
@@ -119,11 +139,26 @@ def length(span: timedelta) -> str:
 
 
 def start_of(session: ScheduledExecutionSession) -> datetime | None:
-    """When it is promised to start."""
+    """When it is promised to start, at the latest."""
     available = session.schedule and session.schedule.available
-    return available.start.start if available and available.start else None
+    return available.start.end if available and available.start else None
+
+
+def starts(session: ScheduledExecutionSession) -> str:
+    """`14:05:00, in 20 min`, after `by` where it may be sooner."""
+    available = session.schedule and session.schedule.available
+    if not (available and available.start):
+        return ""
+    sooner = available.start.start < available.start.end
+    return f"{'by ' if sooner else ''}{when(available.start.end)}"
 
 
 def duration_of(session: ScheduledExecutionSession) -> timedelta | None:
     available = session.schedule and session.schedule.available
     return available.duration if available else None
+
+
+def end_of(session: ScheduledExecutionSession) -> datetime | None:
+    """When it is over, where it starts when it is promised to."""
+    start, duration = start_of(session), duration_of(session)
+    return start + duration if start and duration is not None else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,7 +101,7 @@ class Visit:
                 await self.client.close()
 
 
-def command(app: typer.Typer, work: Work, *, prints: bool = True) -> None:
+def command(app: typer.Typer, work: Work, *, prints: bool = True, cls: type[TyperCommand] | None = None) -> None:
     """Make `work` a command: with the options that say which broker and, where it `prints` data, how.
 
     Its first parameter is the Visit; one that is a dataclass stands for all its fields. Errors end the command with
@@ -119,7 +120,7 @@ def command(app: typer.Typer, work: Work, *, prints: bool = True) -> None:
     parameters = [one for parameter in own for one in _unbundled(parameter)] + _common(prints)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(work.__name__.rstrip("_"), help=inspect.getdoc(work))(run)
+    app.command(work.__name__.rstrip("_"), cls=cls, help=inspect.getdoc(work))(run)
 
 
 def _unbundled(parameter: inspect.Parameter) -> list[inspect.Parameter]:

@@ -76,9 +76,13 @@ class Wish:
     flexible: Annotated[bool, _option("--flexible", help="It may also start sooner than offered, when room comes free.")] = False
     best: Annotated[
         list[str] | None,
-        _option("--best", metavar="WHAT", help="Offers that are the earliest, largest, longest, cheapest or greenest."),
+        _option(
+            "--best", metavar="WHAT", help="An offer that is the earliest, largest, longest, cheapest, greenest; one for each."
+        ),
     ] = None
-    on: Annotated[list[str] | None, _option("--on", metavar="PLATFORM", help="Run it on this platform; else on any.")] = None
+    on: Annotated[
+        list[str] | None, _option("--on", metavar="PLATFORM", help="Run it on this platform, or one of these; else on any.")
+    ] = None
     max_cost: Annotated[
         list[str] | None, _option("--max-cost", metavar="[WHAT=]N", help="The most it may cost in money, energy= or carbon=.")
     ] = None
@@ -147,8 +151,6 @@ class Wish:
     def _accelerators(self) -> list[dict[str, Any]]:
         memory = None if self.gpu_memory is None else {"min": self.gpu_memory}
         wanted = {"kind": self.gpu_kind, "count": read_range("--gpus", self.gpus), "memory": memory}
-        if wanted["count"] == {"min": 0}:
-            raise Stop("--gpus 0: leave it out where none are wanted")
         return [found] if (found := _without_empty(wanted)) else []
 
     def _metrics(self) -> list[dict[str, Any]]:

@@ -193,7 +193,7 @@ class AsyncClient:
             raise self._no_answer(error) from error
 
     def _no_answer(self, error: Exception) -> NoAnswer:
-        return NoAnswer(f"The broker at {self.url} does not answer: {error or type(error).__name__}")
+        return NoAnswer(f"The broker at {self.url} does not answer: {str(error) or type(error).__name__}")
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]], patience: float) -> T:

@@ -29,7 +29,7 @@ CHOICES: dict[Phase, tuple[Phase, ...]] = {
 EXTENDABLE = (P.ACCEPTED, P.WAITING, P.PREPARING, P.AVAILABLE, P.RUNNING)
 """The phases in which the end of a session can be moved."""
 
-Verb = Literal["prepare", "start", "adopt", "poll", "release", "tidy"]
+Verb = Literal["prepare", "hasten", "start", "adopt", "poll", "release", "tidy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call this verb of the platform."""
+    """Call this verb of the platform; to `hasten` a flexible session, which is ready before its time, is the books' own."""
 
     verb: Verb
 
@@ -71,6 +71,8 @@ def step(phase: Phase, slot: Slot, now: int) -> Step:
             return Call("prepare")
         case P.AVAILABLE if now >= slot.end:
             return Call("adopt")
+        case P.AVAILABLE if slot.floor is not None and slot.floor <= now < slot.start:
+            return Call("hasten")
         case P.AVAILABLE:
             return Wait(slot.start) if now < slot.start else Call("start")
         case P.RUNNING:

@@ -53,6 +53,8 @@ class Steps:
         if verb == "tidy":
             await self._tidy(row)
             return None
+        if verb == "hasten":
+            return await self._hasten(row)
         platform = self._platforms.get(row.slot.platform)
         if platform is None:
             await self._without_platform(row, verb)
@@ -83,6 +85,14 @@ class Steps:
         fetched = f", {progress.bytes}{of} bytes" if 0 < progress.bytes != progress.total else ""
         doing = progress.doing + fetched
         await self._writer.again(row, self._writer.now() + 1, state=replace(row.state, doing=doing, unreachable_since=None))
+        return None
+
+    async def _hasten(self, row: SessionRow) -> SessionRow | None:
+        """Start a flexible session as soon as it is ready: what it needs it holds already."""
+        assert row.slot is not None
+        if hastened := await self._books.hasten(row):
+            return hastened
+        await self._writer.again(row, row.slot.start)
         return None
 
     async def _start(self, row: SessionRow, platform: Platform, job: Job) -> SessionRow | None:

@@ -31,12 +31,12 @@ class Ledger:
         self.path = path
         self.changes = Changes()
         self.reserve = Reserve(path.with_name("reserve"))
-        self._writing = Writing(path)
+        self.writing = Writing(path)
         self._reader = _reader(path)
         self._turn = asyncio.Lock()
 
     async def close(self) -> None:
-        self._writing.close()
+        self.writing.close()
         await self._reader.dispose()
 
     @asynccontextmanager
@@ -47,18 +47,18 @@ class Ledger:
         """
         async with self._turn:
             try:
-                await self._writing.begin()
-                transaction = Transaction(self._writing)
+                await self.writing.begin()
+                transaction = Transaction(self.writing)
                 yield transaction
                 await transaction.flush()
-                await self._writing.commit(changed=transaction.changed)
+                await self.writing.commit(changed=transaction.changed)
             except sqlite3.OperationalError as error:
                 clearer = _clearer(error)
                 if isinstance(clearer, StorageFull):
                     self.reserve.spend()
                 raise clearer from error
             finally:
-                self._writing.rollback()
+                self.writing.rollback()
         self.changes.tell(transaction.touched, due=transaction.due)
 
     @asynccontextmanager

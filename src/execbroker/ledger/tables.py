@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, false
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
 # Times are whole seconds since 1970, sizes GiB, uuids their canonical text, documents JSON text: all cheap on every store.
 metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
@@ -37,8 +37,6 @@ sessions = Table(
     Column("leased_until", BigInteger),
     Column("lease", String(36)),
     Column("quote", Text),
-    Column("priority", Integer, nullable=False, server_default="0"),
-    Column("flexible", Boolean, nullable=False, server_default=false()),
     Index(None, "offerset"),
     Index(None, "phase", "expires"),
     Index(None, "due"),

@@ -43,14 +43,14 @@ class Writing:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection: sqlite3.Connection | None = None
+        self.connection: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._compiled: dict[Statement, Compiled] = {}
         self._inserts: dict[tuple[Table, tuple[str, ...]], str] = {}
 
     async def begin(self) -> None:
         """Begin a transaction, alone. Raises sqlite3.OperationalError where another program goes on being before us."""
-        connection = self._connection or self._connect()
+        connection = self.connection or self._connect()
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -63,16 +63,16 @@ class Writing:
                 return
 
     def _connect(self) -> sqlite3.Connection:
-        self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        self.connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        return self._connection
+            self.connection.execute(f"PRAGMA {pragma}")
+        return self.connection
 
     def run(self, statement: Statement, parameters: Parameters | None = None) -> Result:
         """One statement; without parameters it has its values in it."""
-        assert self._connection is not None
+        assert self.connection is not None
         compiled = self._compile(statement, kept=parameters is not None)
-        cursor = self._connection.execute(compiled.text, compiled.values | (parameters or {}))
+        cursor = self.connection.execute(compiled.text, compiled.values | (parameters or {}))
         if compiled.kind is None:
             return Result([], cursor.rowcount)
         rows = [compiled.kind(*row) for row in cursor]
@@ -80,25 +80,25 @@ class Writing:
 
     def run_many(self, statement: Statement, parameters: Iterable[Parameters]) -> None:
         """The same statement with each of these."""
-        assert self._connection is not None
+        assert self.connection is not None
         compiled = self._compile(statement, kept=True)
-        self._connection.executemany(compiled.text, [compiled.values | one for one in parameters])
+        self.connection.executemany(compiled.text, [compiled.values | one for one in parameters])
 
     def insert(self, table: Table, rows: Sequence[Parameters]) -> None:
         """Rows that all have the same columns."""
-        assert self._connection is not None
+        assert self.connection is not None
         names = tuple(rows[0])
         if (table, names) not in self._inserts:
             self._inserts[table, names] = str(insert(table).compile(dialect=_DIALECT, column_keys=list(names)))
-        self._connection.executemany(self._inserts[table, names], rows)
+        self.connection.executemany(self._inserts[table, names], rows)
 
     async def commit(self, *, changed: bool) -> None:
         """End the transaction, on the disk where anything has `changed`."""
-        assert self._connection is not None
+        assert self.connection is not None
         if not changed:
-            self._connection.execute("COMMIT")
+            self.connection.execute("COMMIT")
             return
-        await self._in_thread(self._connection.execute, "COMMIT")
+        await self._in_thread(self.connection.execute, "COMMIT")
 
     async def grind(self, statement: Statement) -> None:
         """A statement that may take long."""
@@ -114,13 +114,13 @@ class Writing:
             raise
 
     def rollback(self) -> None:
-        if self._connection is not None and self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        if self.connection is not None and self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
 
     def close(self) -> None:
         self._thread.shutdown()
-        if self._connection is not None:
-            self._connection.close()
+        if self.connection is not None:
+            self.connection.close()
 
     def _compile(self, statement: Statement, *, kept: bool) -> Compiled:
         if found := self._compiled.get(statement) if kept else None:

@@ -1,10 +1,11 @@
 from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from execbroker.model.base import Wire
 from execbroker.model.components import (
     AbstractComponent,
+    AbstractComputeResource,
     Compute,
     Cost,
     Data,
@@ -110,6 +111,14 @@ class ExecutionRequest(Wire):
     metrics: list[Metric] | None = None
     objectives: list[str] | None = None
     platforms: list[str] | None = None
+    _as_list: bool = PrivateAttr(False)
+
+    @property
+    def computes(self) -> list[tuple[str, AbstractComputeResource]]:
+        """Every compute resource, with its path in the request as it was written."""
+        several = self._as_list or self.further_compute
+        found = enumerate([self.compute, *(self.further_compute or [])])
+        return [(f"compute[{index}]" if several else "compute", compute) for index, compute in found if compute]
 
     @field_validator("objectives", "platforms", mode="before")
     @classmethod
@@ -117,13 +126,15 @@ class ExecutionRequest(Wire):
         """One alone needs no list around it."""
         return [value] if isinstance(value, str) else value
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _unlist(cls, document: Any) -> Any:
-        if isinstance(document, dict) and isinstance(compute := document.get("compute"), list):
-            first, *others = compute or [None]
-            return {**document, "compute": first, **({"further_compute": others} if others else {})}
-        return document
+    def _unlist(cls, document: Any, read: ModelWrapValidatorHandler["ExecutionRequest"]) -> "ExecutionRequest":
+        if not (isinstance(document, dict) and isinstance(compute := document.get("compute"), list)):
+            return read(document)
+        first, *others = compute or [None]
+        request = read({**document, "compute": first, **({"further_compute": others} if others else {})})
+        request._as_list = True  # noqa: SLF001 -- it is its own
+        return request
 
 
 class OfferSetResponse(AbstractComponent):

@@ -68,9 +68,8 @@ class Plan:
 def understand(request: ExecutionRequest, defaults: OfferSettings, now: int) -> Plan:
     """Fill in a request and say all that is wrong with it; it asks nobody, and its argument becomes the plan's request."""
     plan = Plan(request)
-    plan.warnings += [
-        warning("unknown-field", path, "The field {path} is not known here and was left out") for path in take_unknown(request)
-    ]
+    text = "The field {path} is not known here and was left out"
+    plan.warnings += [warning("unknown-field", _as_written(request, path), text) for path in take_unknown(request)]
     _kinds(plan)
     if not _few_enough(plan):
         return plan
@@ -86,13 +85,20 @@ def understand(request: ExecutionRequest, defaults: OfferSettings, now: int) -> 
     return plan
 
 
+def _as_written(request: ExecutionRequest, path: str) -> str:
+    """A field's path, where what we have as `compute` and `further_compute` may be one list."""
+    room, dot, field = path.partition(".")
+    rooms = ["compute", *(f"further_compute[{index}]" for index in range(len(request.further_compute or [])))]
+    return f"{request.computes[rooms.index(room)][0]}{dot}{field}" if dot and room in rooms else path
+
+
 def _components(request: ExecutionRequest) -> Iterator[tuple[str, AbstractComponent]]:
     if request.executable:
         yield "executable", request.executable
-    if request.compute:
-        yield "compute", request.compute
-        yield from ((f"compute.volumes[{index}]", volume) for index, volume in enumerate(request.compute.volumes or []))
-    yield from ((f"compute[{index}]", compute) for index, compute in enumerate(request.further_compute or [], 1))
+    for path, compute in request.computes:
+        yield path, compute
+        if compute is request.compute:
+            yield from ((f"{path}.volumes[{index}]", volume) for index, volume in enumerate(compute.volumes or []))
     yield from ((f"storage[{index}]", storage) for index, storage in enumerate(request.storage or []))
     yield from ((f"data[{index}]", data) for index, data in enumerate(request.data or []))
 
@@ -128,10 +134,9 @@ def _compute(plan: Plan, sizes: Sizes) -> None:
     request = plan.request
     if not isinstance(request.compute, SimpleComputeResource):
         request.compute = SimpleComputeResource()
-        plan.unsaid.add("compute")
-    for index, compute in enumerate([request.compute, *(request.further_compute or [])]):
+        plan.unsaid.add(request.computes[0][0])
+    for index, (path, compute) in enumerate(request.computes):
         if isinstance(compute, SimpleComputeResource):
-            path = f"compute[{index}]" if request.further_compute else "compute"
             plan.nodes += sizes.nodes(path, compute)
             for name, count in sizes.licences(path, compute):
                 plan.licences[name] = plan.licences.get(name, 0) + count
@@ -272,7 +277,7 @@ def _volumes(plan: Plan) -> None:
     resources: list[AbstractComponent] = [*(request.storage or []), *(request.data or [])]
     taken: dict[str, str] = {}
     for index, volume in enumerate(request.compute.volumes or []):
-        path = f"compute.volumes[{index}]"
+        path = f"{request.computes[0][0]}.volumes[{index}]"
         if not isinstance(volume, SimpleVolumeMount):
             continue
         if volume.resource is None and volume.name is None:

@@ -70,18 +70,18 @@ def _also(changes: list[Change], change: Change) -> str:
 
 
 def _nearest(dimension: Dimension, ask: Ask, possible: Callable[[Ask], bool]) -> Change | None:
-    step = _least_step(dimension, ask, possible)
+    step = _least_step(dimension.most, lambda step: possible(dimension.at(ask, step)))
     return dimension.change(step) if step else None
 
 
-def _least_step(dimension: Dimension, ask: Ask, possible: Callable[[Ask], bool]) -> int | None:
+def _least_step(most: int, possible: Callable[[int], bool]) -> int | None:
     """The first step at which it is possible, as it then is at all further ones; None where it never is."""
-    if dimension.most < 1 or not possible(dimension.at(ask, dimension.most)):
+    if most < 1 or not possible(most):
         return None
-    impossible, step = -1, dimension.most
+    impossible, step = -1, most
     while step - impossible > 1:
         middle = (step + impossible) // 2
-        if possible(dimension.at(ask, middle)):
+        if possible(middle):
             step = middle
         else:
             impossible = middle
@@ -95,21 +95,21 @@ def _together(
     steps = [dimension.most for dimension in dimensions]
     whenever = replace(ask, latest=max(ask.latest, now + _FAR))
 
-    def at(base: Ask) -> Ask:
+    def at(base: Ask, steps: list[int]) -> Ask:
         for dimension, step in zip(dimensions, steps, strict=True):
             base = dimension.at(base, step)
         return base
 
-    if not possible(at(whenever)):
+    if not possible(at(whenever, steps)):
         return []
-    later = not possible(at(ask))
+    later = not possible(at(ask, steps))
     base = whenever if later else ask
     for index, dimension in enumerate(dimensions):
-        steps[index] = 0
-        if dimension.most:
-            steps[index] = _least_step(dimension, at(base), possible) or 0 if not possible(at(base)) else 0
+        before, after = steps[:index], steps[index + 1 :]
+        found = _least_step(dimension.most, lambda step: possible(at(base, [*before, step, *after])))  # noqa: B023
+        steps[index] = found or 0
     changes = [dimension.change(step) for dimension, step in zip(dimensions, steps, strict=True) if step]
-    if later and (change := _later(timeline, at(ask), now)):
+    if later and (change := _later(timeline, at(ask, steps), now)):
         changes.append(change)
     return changes
 
@@ -165,8 +165,9 @@ def _rounded_up(due: float) -> str:
 
 def _complete(wanted: Wanted, changes: list[Change]) -> list[Change]:
     """With the kind of the compute resource, where the request has none that could be changed."""
-    new = "compute" in wanted.plan.unsaid and any(change.path.startswith("compute.") for change in changes)
-    return [Change("compute.kind", SimpleComputeResource.KIND), *changes] if new else changes
+    path = next((path for path, _ in wanted.plan.request.computes if path in wanted.plan.unsaid), None)
+    new = path is not None and any(change.path.startswith(f"{path}.") for change in changes)
+    return [Change(f"{path}.kind", SimpleComputeResource.KIND), *changes] if new else changes
 
 
 def _dimensions(wanted: Wanted, ask: Ask) -> Iterator[Dimension]:
@@ -219,11 +220,9 @@ def _smaller(index: int, size: Range) -> Dimension:
 
 
 def _fewer_licences(wanted: Wanted) -> Iterator[Dimension]:
-    request = wanted.plan.request
-    for number, compute in enumerate([request.compute, *(request.further_compute or [])]):
-        base = f"compute[{number}]" if request.further_compute else "compute"
+    for path, compute in wanted.plan.request.computes:
         for index, licences in enumerate(compute.licences or [] if isinstance(compute, SimpleComputeResource) else []):
-            yield _fewer_of(licences.name, licences.count, f"{base}.licences[{index}].count")
+            yield _fewer_of(licences.name, licences.count, f"{path}.licences[{index}].count")
 
 
 def _fewer_of(licence: str, count: int, path: str) -> Dimension:

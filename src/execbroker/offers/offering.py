@@ -39,7 +39,7 @@ def answer_to(wanted: Wanted, choices: list[Choice], now: int, reasons: list[Mes
         messages=_MESSAGES.dump_json(list(messages), exclude_none=True).decode() if messages else "[]",
     )
     offers = tuple(
-        session_of(offerset, _promised(wanted, choice.slot, now), rank, now, quote_of(wanted, choice))
+        session_of(offerset, _promised(wanted, choice.slot), rank, now, quote_of(wanted, choice))
         for rank, choice in enumerate(choices)
     )
     return Answer(offerset, offers, messages)
@@ -61,13 +61,12 @@ def session_of(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int, qu
     )
 
 
-def _promised(wanted: Wanted, slot: Slot, now: int) -> Slot:
+def _promised(wanted: Wanted, slot: Slot) -> Slot:
     """With what the platform's settings and the request say of pulling it forward."""
     if not wanted.plan.flexible:
         return slot
     candidate = next(one for one in wanted.candidates if one.platform == slot.platform)
-    floor = min(max(wanted.plan.start[0], now + candidate.prepare), slot.start)
-    return replace(slot, floor=floor, priority=candidate.priority)
+    return replace(slot, floor=min(wanted.plan.start[0], slot.start), priority=candidate.priority)
 
 
 def quote_of(wanted: Wanted, choice: Choice) -> str:

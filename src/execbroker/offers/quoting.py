@@ -1,6 +1,6 @@
 import json
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from execbroker.model.components import SimpleMinMaxFloatCost, SimpleMinMaxFloatMetric
 from execbroker.model.prices import Currency, Prices
@@ -8,7 +8,7 @@ from execbroker.model.waist import Slot
 from execbroker.offers.limiting import CURRENCIES, PERFORMANCE, THROUGHPUT
 from execbroker.scheduling.asks import Candidate
 from execbroker.scheduling.objectives import Choice
-from execbroker.scheduling.quotes import Quote, dump_quotes, load_quotes, quotes
+from execbroker.scheduling.quotes import Parts, Quote, cost, dump_quotes, fits, load_quotes, quotes
 from execbroker.scheduling.search import use_of
 
 _FREE = SimpleMinMaxFloatCost(type=CURRENCIES["money"], description="EUR", min=0.0, max=0.0)
@@ -30,14 +30,19 @@ def quote_text(choice: Choice, candidate: Candidate, least: int, *, objective: b
     return json.dumps(said)
 
 
-def quoted_parts(text: str | None, what: Literal["session", "compute"]) -> dict[str, Any]:
-    """The costs and metrics of a session, or of its compute resource alone."""
-    if not text:
-        return {"costs": None, "metrics": None}
-    said = json.loads(text)
-    costs = list(_costs(load_quotes(said["costs"]), what)) if "costs" in said else []
-    priced = any(cost.type == CURRENCIES["money"] for cost in costs)
-    return {"costs": costs if priced else [_FREE, *costs], "metrics": list(_metrics(said))}
+def quoted(text: str | None, part: Callable[[Parts], float] = lambda parts: parts.total) -> dict[str, Any]:
+    """The costs and metrics of a session, or the costs of a part of it with the same metrics."""
+    costs = quoted_for(text, part)["costs"] or []
+    if text and not any(cost.type == CURRENCIES["money"] for cost in costs):
+        costs.insert(0, _FREE)
+    return {"costs": costs or None, "metrics": list(_metrics(json.loads(text))) if text else None}
+
+
+def quoted_for(text: str | None, part: Callable[[Parts], float]) -> dict[str, Any]:
+    """The costs of a part of a session, where there is a price for anything."""
+    said = json.loads(text) if text else {}
+    costs = [_cost(quote, part) for quote in load_quotes(said["costs"])] if "costs" in said else []
+    return {"costs": costs or None}
 
 
 def most_of(text: str | None) -> tuple[tuple[Currency, float], ...]:
@@ -54,17 +59,23 @@ def requoted(text: str | None, prices: Prices | None, slot: Slot) -> str | None:
     return json.dumps(said | {"costs": dump_quotes(quotes(prices, use_of(slot, said.get("staged", 0))))})
 
 
+def within(text: str | None, prices: Prices | None, slot: Slot) -> bool:
+    """Whether a session costs no more in this slot than it was quoted."""
+    if not text or not prices:
+        return True
+    use = use_of(slot, json.loads(text).get("staged", 0))
+    return all(fits(cost(prices, currency, use), most) for currency, most in most_of(text))
+
+
 def objective_of(text: str | None) -> str | None:
     """What an offer is best in, where its request said what it should be."""
     return json.loads(text).get("objective") if text else None
 
 
-def _costs(found: Iterable[Quote], what: Literal["session", "compute"]) -> Iterable[SimpleMinMaxFloatCost]:
-    for quote in found:
-        least, most = (quote.min.total, quote.max.total) if what == "session" else (quote.min.compute, quote.max.compute)
-        yield SimpleMinMaxFloatCost(
-            type=CURRENCIES[quote.currency], description=quote.units, min=_rounded(least), max=_rounded(most)
-        )
+def _cost(quote: Quote, of: Callable[[Parts], float]) -> SimpleMinMaxFloatCost:
+    return SimpleMinMaxFloatCost(
+        type=CURRENCIES[quote.currency], description=quote.units, min=_rounded(of(quote.min)), max=_rounded(of(quote.max))
+    )
 
 
 def _metrics(said: dict[str, Any]) -> Iterable[SimpleMinMaxFloatMetric]:

@@ -3,12 +3,13 @@ from dataclasses import replace
 
 from execbroker.model.messages import MessageItem, reason
 from execbroker.offers.countering import counter_offers, without_limit
+from execbroker.offers.limiting import PERFORMANCE
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.amounts import Amounts
-from execbroker.scheduling.asks import Ask
+from execbroker.scheduling.asks import Ask, Part
 from execbroker.scheduling.objectives import first_of, least_cost
 from execbroker.scheduling.quotes import fits
-from execbroker.scheduling.search import flavour_amounts
+from execbroker.scheduling.search import flavour_amounts, smallest_flavour
 from execbroker.scheduling.timeline import SHARED, Place, Site, Timeline
 
 _UNITS = {"memory": " GiB", "storage": " GiB"}
@@ -66,22 +67,34 @@ def _too_large(timeline: Timeline, wanted: Wanted, platform: str) -> Iterator[Me
         yield reason("no-nodes", "compute", "{platform} has nothing to offer at the moment", platform=platform)
         return
     yield from _more_than_pools(timeline, wanted, platform, site)
+    ways = [candidate.parts for candidate in wanted.candidates if candidate.platform == platform] or [wanted.ask.parts]
+    yield from min((list(_more_than_nodes(wanted, platform, site, sizes, parts)) for parts in ways), key=len)
+    if len(wanted.plan.nodes) > len(sizes):
+        text = "{asked} nodes are asked for in {path}, but {platform} has {most}"
+        yield reason("too-many-nodes", "compute", text, asked=len(wanted.plan.nodes), most=len(sizes), platform=platform)
+
+
+def _more_than_nodes(
+    wanted: Wanted, platform: str, site: Site, sizes: list[Amounts], parts: tuple[Part, ...]
+) -> Iterator[MessageItem]:
     limits = [flavour_amounts(one)._replace(storage=1 << 40) for one in site.flavours] or sizes
     where = "in a flavour" if site.flavours else "on a node"
-    asked = _asked_of_nodes(wanted, platform, pooled="storage" in site.pools)
+    asked = _asked_of_nodes(wanted, parts, pooled="storage" in site.pools)
     large = [
-        _too_much(kind, _path(path, kind), count, most, platform, where)
+        _too_much(kind, _path(wanted, path, kind, count), count, most, platform, where)
         for path, least in asked.items()
         for kind, count in least.items()
         if count > (most := max(one.of(kind) for one in limits))
     ]
     yield from large
-    if not large and not all(any(least.within(one) for one in limits) for least in asked.values()):
-        text = "No single node of {platform} has all of it together"
+    if large:
+        return
+    if not all(any(least.within(one) for one in limits) for least in asked.values()):
+        text = f"No single {'flavour' if site.flavours else 'node'} of {{platform}} has all of it together"
         yield reason("no-such-node", "compute", text, platform=platform)
-    if len(wanted.plan.nodes) > len(sizes):
-        text = "{asked} nodes are asked for in {path}, but {platform} has {most}"
-        yield reason("too-many-nodes", "compute", text, asked=len(wanted.plan.nodes), most=len(sizes), platform=platform)
+    elif site.flavours and not all(smallest_flavour(site.flavours, part) for part in parts):
+        text = "Every flavour of {platform} that is enough is more than {path} asks for at most"
+        yield reason("no-such-flavour", "compute", text, platform=platform)
 
 
 def _more_than_pools(timeline: Timeline, wanted: Wanted, platform: str, site: Site) -> Iterator[MessageItem]:
@@ -94,19 +107,22 @@ def _more_than_pools(timeline: Timeline, wanted: Wanted, platform: str, site: Si
             yield _too_much(f"{name} licences", "compute.licences", count, has, platform, "in all")
 
 
-def _asked_of_nodes(wanted: Wanted, platform: str, *, pooled: bool) -> dict[str, Amounts]:
+def _asked_of_nodes(wanted: Wanted, parts: tuple[Part, ...], *, pooled: bool) -> dict[str, Amounts]:
     """What each compute resource of the request asks of a node; the first with the storage, where that is on nodes."""
-    alternatives = [candidate.parts for candidate in wanted.candidates if candidate.platform == platform]
     storage = 0 if pooled else sum(one.size.min for one in wanted.plan.storages)
     asked: dict[str, Amounts] = {}
-    for node, part in zip(wanted.plan.nodes, alternatives[0] if alternatives else wanted.ask.parts, strict=True):
+    for node, part in zip(wanted.plan.nodes, parts, strict=True):
         asked.setdefault(node.path, part.least._replace(storage=0 if asked else storage))
     return asked
 
 
-def _path(compute: str, kind: str) -> str:
+def _path(wanted: Wanted, compute: str, kind: str, count: int) -> str:
+    """The field that asks for so much."""
     if kind == "storage":
         return "storage"
+    powerful = [path for path, uri, _ in wanted.plan.metrics if uri == PERFORMANCE]
+    if kind == "cores" and powerful and all(node.cores.min < count for node in wanted.plan.nodes if node.path == compute):
+        return powerful[0]
     return f"{compute}.{kind}.min" if kind in ("cores", "memory") else f"{compute}.accelerators"
 
 

@@ -5,10 +5,13 @@ from execbroker.config import OfferSettings
 from execbroker.kinds.amounts import Gibibytes
 from execbroker.kinds.compute import Accelerators, Count, SimpleComputeCores, SimpleComputeMemory, SimpleComputeResource
 from execbroker.model.messages import MessageItem, reason
+from execbroker.scheduling.amounts import BASIC
 from execbroker.scheduling.asks import FOREVER, Range
 
 MOST_AMOUNT = 1 << 40
 MOST_NODES = 256
+RESERVED = frozenset({*BASIC, "staging"})
+"""What else there is in pools."""
 GPU = "gpu"
 """Accelerators of any kind."""
 
@@ -57,7 +60,12 @@ class Sizes:
 
     def licences(self, path: str, compute: SimpleComputeResource) -> Iterator[tuple[str, int]]:
         for index, licences in enumerate(compute.licences or []):
-            yield licences.name, self._positive(f"{path}.licences[{index}].count", licences.count, MOST_AMOUNT)
+            at = f"{path}.licences[{index}]"
+            if licences.name in RESERVED:
+                text = "{name} in {path} is no licence"
+                self.reasons.append(reason("no-licence", f"{at}.name", text, name=licences.name))
+            else:
+                yield licences.name, self._positive(f"{at}.count", licences.count, MOST_AMOUNT)
 
     def _accelerators(self, path: str, wanted: Accelerators) -> AcceleratorAsk:
         count, memory = wanted.count or Count(), wanted.memory or SimpleComputeMemory()

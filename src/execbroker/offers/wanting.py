@@ -7,7 +7,7 @@ from execbroker.model.messages import MessageItem, reason, warning
 from execbroker.model.waist import Capacity
 from execbroker.offers.asking import Plan
 from execbroker.offers.limiting import PERFORMANCE, THROUGHPUT
-from execbroker.offers.sizing import GPU, AcceleratorAsk, NodeAsk
+from execbroker.offers.sizing import GPU, MOST_AMOUNT, AcceleratorAsk, NodeAsk
 from execbroker.platforms.base import PlatformSettings
 from execbroker.scheduling.asks import Ask, Candidate, Part
 
@@ -65,7 +65,8 @@ def candidates_on(
     nodes = list(plan.nodes)
     for path, uri, least in plan.metrics:
         if uri == PERFORMANCE:
-            nodes = [_powerful(node, math.ceil(least / settings.performance / len(nodes))) for node in nodes]
+            each = max(0, min(least / settings.performance / len(nodes), 2 * MOST_AMOUNT))
+            nodes = [_powerful(node, math.ceil(each)) for node in nodes]
         if uri == THROUGHPUT and settings.throughput is None:
             text = "{platform} does not say what its throughput is, so that {path} is not checked"
             yield warning("not-checked", path, text, platform=settings.name)

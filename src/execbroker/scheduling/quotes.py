@@ -1,7 +1,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +50,12 @@ class Parts:
     """A cost by component."""
 
     compute: float = 0.0
-    storage: float = 0.0
+    storages: tuple[float, ...] = ()
     data: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.compute + self.storage + self.data
+        return self.compute + sum(self.storages) + self.data
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,11 @@ def dump_quotes(quotes: Iterable[Quote]) -> str:
 
 def load_quotes(text: str) -> tuple[Quote, ...]:
     documents = json.loads(text)
-    return tuple(Quote(**{**each, "min": Parts(**each["min"]), "max": Parts(**each["max"])}) for each in documents)
+    return tuple(Quote(**{**each, "min": _parts(each["min"]), "max": _parts(each["max"])}) for each in documents)
+
+
+def _parts(document: dict[str, Any]) -> Parts:
+    return Parts(**{**document, "storages": tuple(document["storages"])})
 
 
 def cost(prices: Prices, currency: Currency, use: Use) -> float:
@@ -102,7 +106,7 @@ def costs(prices: Prices, currency: Currency, use: Use) -> Parts:
     charges = _charges(prices, currency, use)
     steps = _steps(prices, currency, charges)
     compute, data, *storages = [charge.due(steps) for charge in charges]
-    return Parts(compute, sum(storages, 0.0), data)
+    return Parts(compute, tuple(storages), data)
 
 
 @overload

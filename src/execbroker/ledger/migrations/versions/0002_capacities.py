@@ -1,4 +1,4 @@
-"""Accelerators and shared pools among the bookings, quotes and flexible sessions, and what every place has."""
+"""Accelerators and shared pools among the bookings, quotes, and what every place has."""
 
 import json
 from typing import Any
@@ -15,8 +15,6 @@ def upgrade() -> None:
     op.add_column("bookings", sa.Column("kind", sa.String(64)))
     op.add_column("bookings", sa.Column("count", sa.Integer, nullable=False, server_default="0"))
     op.add_column("sessions", sa.Column("quote", sa.Text))
-    op.add_column("sessions", sa.Column("priority", sa.Integer, nullable=False, server_default="0"))
-    op.add_column("sessions", sa.Column("flexible", sa.Boolean, nullable=False, server_default=sa.false()))
     op.create_table(
         "capacities",
         sa.Column("platform", sa.String(64), primary_key=True),
