@@ -221,6 +221,8 @@ class Broker:
             raise Invalid(
                 faults=(Fault("delta", "out-of-range", "a number of time other than 0, a century at most", change.delta),)
             )
+        if seconds > (most := int(self._defaults.extension.total_seconds())):
+            raise NoRoom(f"A session can be made {most} s longer at a time, not {seconds} s", seconds=most)
         row = await self._ledger.session(uuid)
         if row and row.phase is Phase.RUNNING and row.slot and not self._extendable(row.slot):
             raise NoRoom(f"{row.slot.platform} cannot change the end of a session that runs")

@@ -92,9 +92,10 @@ class Renderer:
         options: list[AbstractOption] = []
         if choices := CHOICES.get(row.phase):
             options.append(EnumValueOption(path="phase", values=[*choices]))
-        if room:
+        if room and any(room):
             path = "schedule.available.duration"
-            options.append(IntegerDeltaOption(path=path, min=-(room[0] // 60), max=room[1] // 60, units="minutes"))
+            scale, units = (60, "minutes") if max(room) >= 60 else (1, "seconds")
+            options.append(IntegerDeltaOption(path=path, min=-(room[0] // scale), max=room[1] // scale, units=units))
         return ScheduledExecutionSession(
             meta=ComponentMetadata(
                 uuid=row.uuid,

@@ -28,7 +28,7 @@ def test_offers_are_a_table_with_whole_uuids(broker: Site) -> None:
     done = broker("ask", *SHORT)
     assert done.code == 0
     header, *rows = done.out.splitlines()
-    assert header.split() == ["#", "start", "(UTC)", "for", "cores", "memory", "storage", "offer"]
+    assert header.split() == ["#", "start", "(UTC)", "for", "cores", "memory", "offer"]
     assert len(WHOLE_UUID.findall(done.out)) == 5  # four offers, and the hint how to take the first
     assert all("30 min" in row and "2 GiB" in row for row in rows[:4])
     assert done.err == ""

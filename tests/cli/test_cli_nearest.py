@@ -11,7 +11,7 @@ import yaml
 from processsite import DEADLINE, Site, environment
 
 NOTEBOOK = ("--notebook", "https://example.org/a.ipynb", "--batch", "--start", "2031-01-01T00:00Z/P7D")
-DEAR = (*NOTEBOOK, "--on", "pool", "--cores", "8-8", "--duration", "2h", "--max-cost", "4")
+DEAR = (*NOTEBOOK, "--on", "pool", "--cores", "8", "--duration", "2h", "--max-cost", "4")
 
 
 def test_no_says_why_and_each_way_to_a_yes(pool: Site) -> None:

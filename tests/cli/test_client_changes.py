@@ -1,6 +1,7 @@
 """Whatever a broker suggests can be asked for, and is then answered YES."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -16,7 +17,13 @@ NOTEBOOK = {"kind": "jupyter-notebook", "location": "https://example.org/a.ipynb
 KIND = "simple-compute-resource"
 NODE = {"cores": 8, "memory": 32, "storage": 100, "accelerators": [{"kind": "a100", "count": 2, "memory": 80}]}
 PLATFORMS = [
-    {"name": "pool", "type": "fake", "nodes": [{"count": 2, **NODE}], "prices": {"money": {"core_hour": 1}}},
+    {
+        "name": "pool",
+        "type": "fake",
+        "nodes": [{"count": 2, **NODE}],
+        "prices": {"money": {"core_hour": 1}},
+        "pools": {"licences": {"idl": 2}},
+    },
     {"name": "large", "type": "fake", "nodes": [{"cores": 16, "memory": 64, "storage": 100}]},
 ]
 
@@ -35,12 +42,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "memory in other units": {"compute": compute(memory={"min": 200_000, "max": 300_000, "units": "MB"})},
     "accelerators": {"compute": compute(accelerators=[{"kind": "a100", "count": {"min": 5, "max": 6}}])},
     "accelerators as a number": {"compute": compute(accelerators=[{"count": 3}])},
+    "licences": {"compute": compute(licences=[{"name": "idl", "count": 3}])},
     "nodes": {"compute": compute(replicas=5)},
     "storage": {"compute": compute(), "storage": [{"kind": "simple-storage-resource", "size": {"min": 300}}]},
-    "storage of data that names none": {
-        "compute": compute(),
-        "data": [{"kind": "simple-data-resource", "location": "https://example.org/a"}],
-    },
     "all at once": {"compute": compute({"min": 99}, memory={"min": 999}, replicas=9)},
     "a platform": {"compute": compute({"min": 12}), "platforms": "pool"},
     "a limit": {
@@ -105,16 +109,7 @@ def test_a_model_is_changed_as_its_document_is() -> None:
 def test_what_is_missing_on_the_way_is_added() -> None:
     found = changed({}, [Change("schedule.requested.duration", "PT1H"), Change("compute.cores.min", "2")])
     assert found["schedule"] == {"requested": {"duration": "PT1H"}}
-    assert found["compute"]["cores"] == {"min": 2}
-    assert found["compute"]["kind"].endswith("simple-compute-resource.yaml")
-
-
-def test_data_without_storage_gets_one_with_a_name_of_its_own() -> None:
-    request = {"data": [{"meta": {"name": "storage-0"}}, {"storage": "mine"}, {}], "storage": [{"meta": {"name": "mine"}}]}
-    found = changed(request, [Change("storage[2].size.min", "3", "GiB")])
-    assert [data["storage"] for data in found["data"]] == ["storage-1", "mine", "storage-2"]
-    assert [storage["meta"]["name"] for storage in found["storage"]] == ["mine", "storage-1", "storage-2"]
-    assert found["storage"][2]["size"] == {"min": 3}
+    assert found["compute"] == {"cores": {"min": 2}}
 
 
 @pytest.mark.parametrize("path", ["", "compute..min", "compute.cores[", "costs[5].max", "storage[99999].size.min", "costs[0]"])
@@ -142,7 +137,5 @@ def test_a_size_in_other_units_is_in_gib_afterwards(most: int, least: int, units
 @given(st.text())
 def test_no_text_makes_it_fail_otherwise(text: str) -> None:
     for change in (Change(text, "1"), Change("compute.cores.min", text)):
-        try:
+        with suppress(ValueError):
             changed({"compute": compute()}, [change])
-        except ValueError:
-            pass

@@ -1,6 +1,7 @@
 """Brokers on demand, each a process of its own: everything is imported once, and every broker is a fork that is ready at once.
 
-A line of JSON in, `{"folder", "port", "die_at"}`, starts a broker; a line out is its pid.
+A line of JSON in, `{"folder", "port", "die_at"}`, starts a broker; a line out is its pid. Settings that differ from those here
+may follow the folder on the command line, as JSON.
 """
 
 import gc
@@ -22,17 +23,19 @@ PLATFORM = {
     "nodes": [{"count": 5, "cores": 4, "memory": 8, "storage": 100}],
     "lasts": "PT1S",
 }
+SETTINGS = {"platforms": [PLATFORM], "auth": {"mode": "none"}, "offers": {"expires": "PT1M"}}
 
 
 def serve(folder: str, port: int, die_at: str | None) -> None:
     os.environ["EXECBROKER_DIE_AT"] = die_at or ""
     importlib.reload(faults)
-    config = Config(folder=folder, port=port, platforms=[PLATFORM], auth={"mode": "none"}, offers={"expires": "PT1M"})
+    config = Config(folder=folder, port=port, **SETTINGS)
     uvicorn.run(create_app(config), host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=5)
 
 
 def main() -> None:
-    create_app(Config(folder=sys.argv[1], platforms=[PLATFORM]))
+    SETTINGS.update(json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
+    create_app(Config(folder=sys.argv[1], **SETTINGS))
     gc.freeze()
     for line in sys.stdin:
         pid = os.fork()

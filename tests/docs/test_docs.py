@@ -1,11 +1,11 @@
-"""What the project has is in the docs, and what the docs show works."""
+"""What the project has is in the docs."""
 
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -39,6 +39,30 @@ def settings() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("key", [key for key, _ in settings()])
 def test_every_setting_is_documented(key: str) -> None:
     assert f"`{key}`" in DOCS["configuration.md"]
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models within a type: of a list, of what may be left out."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from models(part)
+
+
+def listed(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """The keys of what settings have in lists, or may leave out, with their sentences."""
+    for field in model.model_fields.values():
+        for inner in models(field.annotation):
+            yield from ((one.alias or name, one.description or "") for name, one in inner.model_fields.items())
+            yield from listed(inner)
+
+
+@pytest.mark.parametrize(("key", "sentence"), sorted(set(listed(platform_class("fake").Settings))))
+def test_every_setting_of_a_list_is_documented(key: str, sentence: str) -> None:
+    keys = f"`platforms[].pools.{key}`", f"`{key}`"
+    rows = [line for line in DOCS["configuration.md"].splitlines() if line.startswith(tuple(f"| {name} |" for name in keys))]
+    units = key == "units"  # one sentence, three defaults
+    assert any(sentence in row for row in rows) or units, (key, sentence)
 
 
 def test_every_setting_has_its_sentence() -> None:

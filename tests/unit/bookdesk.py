@@ -50,7 +50,8 @@ def empty_database() -> Path:
 
 
 def wanted(cores: int = 1, memory: int = 1, duration: int = 10, storages: Iterable[tuple[int, int]] = (), **more: Any) -> Wanted:
-    """A request for so much (or twice that, unless `exactly`) of each of `nodes` nodes; each storage is its size in GiB and its lifetime in seconds."""
+    """A request for so much (or twice that, unless `exactly`) of each of `nodes` nodes; each storage is its size in GiB and
+    its lifetime in seconds."""
     times = 1 if more.get("exactly") else 2
     ask = NodeAsk("compute", Range(cores, times * cores), Range(memory, times * memory))
     plan = Plan(

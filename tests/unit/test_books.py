@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from execbroker.books.books import QUEUE
+from execbroker.books.batches import QUEUE
 from execbroker.books.caps import Caps
 from execbroker.errors import BrokerError, Busy, IllegalMove, NoRoom, NotFound
 from execbroker.ledger.audit import audit

@@ -269,8 +269,6 @@ def test_what_came_free_while_no_broker_ran_is_used_though_a_platform_answers_la
         await site.settle()
         assert [await latest(site, one) for one in waiting] == [0, 55 * MINUTE]
         await site.advance(MINUTE)
-        clock.advance(1)
-        await site.settle()
         assert await latest(site, waiting[1]) == 0
 
     told(tmp_path, story, platforms=[platform("one"), platform("two")], offers={"limit": 1})
@@ -394,7 +392,7 @@ def test_more_than_can_be_tried_at_a_time_are_all_served_in_their_order() -> Non
     on_desk(work)
 
 
-def test_what_comes_free_while_others_are_still_tried_is_for_the_first_in_the_order() -> None:
+def test_what_comes_free_while_others_are_still_tried_is_for_those_as_well_who_were_tried_before() -> None:
     many = 2 * BUDGET + 7
 
     async def work(desk: Desk) -> None:
@@ -408,7 +406,7 @@ def test_what_comes_free_while_others_are_still_tried_is_for_the_first_in_the_or
         assert await settles[1]()
         assert await first
         await desk.books.close()
-        assert [await start_of(desk, one) for one in waiting] == [10 * index for index in range(many)]
+        assert sorted([await start_of(desk, one) for one in waiting]) == [10 * index for index in range(many)]
 
     on_desk(work)
 
@@ -492,6 +490,7 @@ def test_of_a_node_that_is_lost_the_flexible_go_elsewhere_and_only_who_is_left_t
         soon, later = desk.clock.seconds + 20, desk.clock.seconds + 1000
         half = {"cores": 2, "memory": 4, "duration": 50, "exactly": True}
         (fixed,) = await taken(desk, wanted(**half, earliest=soon))
+        desk.clock.advance(1)
         (moving,) = await taken(desk, wanted(**half, earliest=soon, flexible=True))
         (unconcerned,) = await taken(desk, wanted(**half, earliest=later))
         await desk.learn(two)

@@ -149,8 +149,13 @@ def test_never_before_its_data_can_be_there(tmp_path: Path) -> None:
         assert (await shown(site, waiting))[1] == 660
         session = await site.show(waiting)
         assert start_of({"schedule": {"available": session["schedule"]["preparing"]}}) == site.clock.seconds
+        await site.advance(20)
+        assert await site.phase(waiting) == "PREPARING"
+        await site.advance(640)
+        assert await site.phase(waiting) == "RUNNING"
 
-    tell(tmp_path, story, preparing="PT10M")
+    still = {"prepare": {"does": "delay", "times": 40}}
+    tell(tmp_path, story, preparing="PT10M", script=still)
 
 
 def test_what_is_precise_stays_where_it_is(tmp_path: Path) -> None:

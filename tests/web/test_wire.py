@@ -27,6 +27,35 @@ REQUEST = {
     "schedule": {"requested": {"duration": "PT30M"}},
     "colour": "blue",
 }
+NODES = [{"count": 3, "cores": 8, "memory": 32, "accelerators": [{"kind": "a100", "count": 2, "memory": 40}]}]
+PRICES = {
+    "zone": "Europe/Madrid",
+    "money": {
+        "core_hour": 0.05,
+        "gb_day": 0.01,
+        "tariffs": [{"name": "night", "from": "20:00", "until": "06:00", "factor": 0.5}],
+    },
+    "carbon": {"node_hour": 0.1},
+}
+EXTENDED = {
+    "executable": {**NOTEBOOK, "meta": {"name": "training"}},
+    "compute": [
+        {"kind": "simple-compute-resource", "meta": {"name": "head"}, "cores": {"min": 1}, "licences": [{"name": "idl"}]},
+        {
+            "kind": "simple-compute-resource",
+            "meta": {"name": "workers"},
+            "cores": {"min": 4},
+            "memory": {"min": 8, "max": 8},
+            "replicas": 2,
+            "accelerators": [{"kind": "gpu", "count": {"min": 1}, "memory": {"min": 20}}],
+        },
+    ],
+    "storage": [{"kind": "simple-storage-resource", "meta": {"name": "models"}, "size": {"min": 10, "max": 10}}],
+    "schedule": {"requested": {"duration": "PT2H", "flexible": True}},
+    "costs": [{"kind": "simple-minmax-float-cost", "type": "urn:ivoa:calycopis:cost:monetary", "max": 2.5}],
+    "objectives": ["earliest", "cheapest"],
+    "platforms": ["site"],
+}
 REFUSED = {
     "executable": {"kind": "docker-container", "privileged": True},
     "compute": {"kind": "simple-compute-resource", "cores": {"min": 64, "max": 32}},
@@ -65,5 +94,28 @@ def test_the_wire(tmp_path: Path, media: str) -> None:
                 compare(f"{name}.{media}", (await site.client.get(session, headers=accept)).text)
             compare(f"illegal.{media}", (await site.client.post(session, json=update, headers=accept)).text)
             compare(f"invalid.{media}", (await site.client.post("/requests", json={"data": [{}]}, headers=accept)).text)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("media", MEDIA)
+def test_the_wire_of_our_extensions(tmp_path: Path, media: str) -> None:
+    async def story() -> None:
+        pools = {"storage": 100, "licences": {"idl": 1}}
+        fake = platform(nodes=NODES, prices=PRICES, pools=pools, preparing="PT1M")
+        async with Site(tmp_path, ManualClock(), platforms=[fake], offers={"limit": 2}) as site:
+            accept = {"accept": MEDIA[media]}
+            worker = {**EXTENDED["compute"][1], "replicas": 4}
+            refused = {**EXTENDED, "compute": [EXTENDED["compute"][0], worker], "costs": [{**EXTENDED["costs"][0], "max": 1}]}
+            compare(f"extended-no.{media}", (await site.client.post("/requests", json=refused, headers=accept)).text)
+            answer = await site.ask(**EXTENDED)
+            shown = await site.client.get(f"/offersets/{uuid_of(answer)}", headers=accept)
+            compare(f"extended-yes.{media}", shown.text)
+            session = f"/sessions/{uuid_of(await site.accept(answer['offers'][0]))}"
+            await site.advance(90)
+            longer = {"kind": "uri:integer-delta-update", "path": "schedule.available.duration", "delta": 15}
+            compare(f"extended-longer.{media}", (await site.client.post(session, json=longer, headers=accept)).text)
+            too_long = await site.client.post(session, json={**longer, "delta": 600}, headers=accept)
+            compare(f"extended-no-room.{media}", too_long.text)
 
     asyncio.run(story())

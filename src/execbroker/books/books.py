@@ -1,18 +1,16 @@
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-import structlog
 from sqlalchemy import bindparam, select, update
 
+from execbroker.books.batches import Batches, Operation, T, nothing
 from execbroker.books.caps import Caps
 from execbroker.books.holdings import Holdings
 from execbroker.books.pulling import UNLEASED, Pulling
 from execbroker.engine.lifecycle import CHOICES, EXTENDABLE, Wait, step
-from execbroker.errors import BrokerError, Busy, IllegalMove, NoRoom, NotFound, StorageFull
-from execbroker.faults import reach
+from execbroker.errors import IllegalMove, NoRoom, NotFound, StorageFull
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, read_session
 from execbroker.ledger.tables import sessions
@@ -32,21 +30,11 @@ from execbroker.scheduling.moving import Limits, longer, room_after
 from execbroker.scheduling.objectives import find
 from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of, envelope, share_of
 
-T = TypeVar("T")
-Operation = Callable[[Transaction, int], Awaitable[T]]
-
-QUEUE = 1024
-BATCH = 64
 OVERRUN = 120  # seconds
-log = structlog.get_logger()
 
 
 class Books:
-    """Who holds what: the only keeper of the timeline and the only writer of bookings.
-
-    Operations queue up; one task takes all that wait, does them in memory and in one transaction, and answers after the
-    commit. Where the commit fails, memory is put back as it was.
-    """
+    """Who holds what: the only keeper of the timeline and the only writer of bookings."""
 
     def __init__(
         self, ledger: Ledger, clock: Clock, prices: Mapping[str, Prices] | None = None, caps: Caps | None = None
@@ -56,21 +44,17 @@ class Books:
         self.capacities: dict[str, Capacity] = {}
         self._prices, self._caps = prices or {}, caps or Caps()
         self._pulling = Pulling(self.holdings, self._prices)
-        self._queue: asyncio.Queue[tuple[Operation[Any], asyncio.Future[Any]]] = asyncio.Queue(QUEUE)
-        self._worker: asyncio.Task[None] | None = None
+        self._batches = Batches(ledger, clock, self.holdings, self._expire, self._pull)
 
     async def open(self) -> None:
         """Read the bookings back, and start work."""
         await self.holdings.reload(self._now())
         self._pulling.load(await self._ledger.waiting())
-        self._worker = asyncio.create_task(self._work(), name="books")
+        self._batches.open()
 
     async def close(self) -> None:
         """Finish what waits, then stop."""
-        await self._queue.join()
-        if self._worker:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        await self._batches.close()
 
     @property
     def timeline(self) -> Timeline:
@@ -225,7 +209,7 @@ class Books:
     @property
     def waiting(self) -> int:
         """How many operations wait for their turn."""
-        return self._queue.qsize()
+        return self._batches.waiting
 
     def room_after(self, slot: Slot, most: int) -> int:
         """By how many seconds a session could be made longer now, `most` at most."""
@@ -299,7 +283,7 @@ class Books:
     async def expire(self) -> None:
         """Let the offers go whose time is over, as every other operation does first."""
 
-        await self.write(_nothing)
+        await self.write(nothing)
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp())
@@ -315,64 +299,16 @@ class Books:
     async def write(self, operation: Operation[T]) -> T:
         """Do this in the next transaction, with whatever else waits: one flush of the disk serves them all.
 
-        An operation gets the transaction and the time. It may raise IllegalMove or NotFound before it has written anything;
-        whatever else goes wrong undoes all of the transaction. Raises Busy, StorageFull.
+        An operation gets the transaction and the time. It may raise IllegalMove, NoRoom or NotFound before it has written
+        anything; whatever else goes wrong undoes all of the transaction. Raises Busy, StorageFull.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        try:
-            self._queue.put_nowait((operation, future))
-        except asyncio.QueueFull:
-            raise Busy(f"{QUEUE} requests are waiting already") from None
-        return await future
+        return await self._batches.do(operation)
 
-    async def _work(self) -> None:
-        while True:
-            batch = [await self._queue.get()]
-            while len(batch) < BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            try:
-                await self._commit(batch)
-            finally:
-                for _ in batch:
-                    self._queue.task_done()
-
-    async def _commit(self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]]) -> None:
-        now = self._now()
-        self.holdings.forget_the_past(now)
-        answers: list[Any] = []
-        try:
-            async with self._ledger.write() as transaction:
-                await self._expire(transaction, now)
-                for operation, _ in batch:
-                    answers.append(await _attempt(operation, transaction, now))
-                if self.holdings.freed or self._pulling.unfinished:
-                    await self._pulling.pull(transaction, now)
-                await transaction.flush()
-                reach("books.writing" if transaction.changed else "books.reading")
-            reach("books.written" if transaction.changed else "books.read")
-        except Exception as error:  # whatever it was, nothing is committed, so nothing may stay in memory
-            self.holdings.undo()
-            if not isinstance(error, BrokerError):
-                log.exception("books.commit_failed")
-                error = BrokerError("The ledger could not be written; nothing was changed")
-            answers = [error] * len(batch)
-        else:
-            self._pull_on()
-        self.holdings.settle()
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-    def _pull_on(self) -> None:
-        """Another turn for those that could not be tried as yet; nobody waits for it."""
-        if self._pulling.unfinished and self._queue.empty():
-            turn = asyncio.get_running_loop().create_future()
-            turn.cancel()
-            self._queue.put_nowait((_nothing, turn))
+    async def _pull(self, transaction: Transaction, now: int) -> bool:
+        """Whether there are more to be tried."""
+        if self.holdings.freed or self._pulling.unfinished:
+            await self._pulling.pull(transaction, now)
+        return self._pulling.unfinished
 
     async def _expire(self, transaction: Transaction, now: int) -> None:
         for offerset in self.holdings.expired(now):
@@ -399,18 +335,6 @@ class Books:
         said = {reason.kind for reason in wanted.reasons}
         more = why_not(self.timeline, wanted, now)
         return [*wanted.reasons, *(reason for reason in more if reason.kind not in said)]
-
-
-async def _nothing(transaction: Transaction, now: int) -> None:
-    """What is due is done with every transaction."""
-
-
-async def _attempt(operation: Operation[T], transaction: Transaction, now: int) -> T | BrokerError:
-    """The operation's result; a refusal is its own, and leaves the others of the batch alone."""
-    try:
-        return await operation(transaction, now)
-    except (IllegalMove, NoRoom, NotFound) as refusal:
-        return refusal
 
 
 async def _find(transaction: Transaction, uuid: UUID, choice: Phase) -> SessionRow:

@@ -87,9 +87,10 @@ def _print_reason(out: Console, item: MessageItem) -> None:
 
 def way_text(changes: list[Change]) -> Text:
     """What one way asks for, and where that stands in the request."""
-    *others, last = map(_words, changes)
+    said = [change for change in changes if not change.path.endswith(".kind")] or changes
+    *others, last = map(_words, said)
     text = Text(f"{', '.join(others)} and {last}" if others else last)
-    return text.append(f"  ({', '.join(change.path for change in changes)})", style="dim")
+    return text.append(f"  ({', '.join(change.path for change in said)})", style="dim")
 
 
 def _words(change: Change) -> str:
@@ -108,7 +109,8 @@ def _start(value: str) -> str:
 _WORDS: dict[str, Callable[[str], str]] = {
     r"compute(\[\d+\])?\.cores\.min": lambda value: counted(int(value), "core"),
     r"compute(\[\d+\])?\.memory\.min": lambda value: f"{value} GiB of memory",
-    r"compute(\[\d+\])?\.accelerators\[\d+\]\.count\.min": lambda value: counted(int(value), "accelerator"),
+    r"compute(\[\d+\])?\.accelerators\[\d+\]\.count(\.min)?": lambda value: counted(int(value), "accelerator"),
+    r"compute(\[\d+\])?\.licences\[\d+\]\.count": lambda value: counted(int(value), "licence"),
     r"compute(\[\d+\])?\.replicas": lambda value: counted(int(value), "node"),
     r"storage\[\d+\]\.size\.min": lambda value: f"{value} GiB of storage",
     r"schedule\.requested\.duration": lambda value: f"a duration of {length(parse_duration(value))}",

@@ -132,9 +132,9 @@ def _options(session: "ScheduledExecutionSession") -> list[tuple[str, str]]:
     choices = [value for option in options for value in getattr(option, "values", [])]
     facts = [("may become", ", ".join(choices))] if choices else []
     for option in options:
-        if isinstance(option, IntegerDeltaOption) and option.units == "minutes":
+        if isinstance(option, IntegerDeltaOption) and option.units in ("seconds", "minutes", "hours"):
             spans = [(option.max, "longer"), (-(option.min or 0), "shorter")]
-            said = [f"{length(timedelta(minutes=span))} {way}" for span, way in spans if span]
+            said = [f"{length(timedelta(**{option.units: span}))} {way}" for span, way in spans if span]
             facts += [("may extend", f"up to {' or '.join(said)}")] if said else []
     return facts
 

@@ -2,13 +2,10 @@ import re
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 from execbroker.codecs import plain
 from execbroker.kinds.amounts import Gibibytes
-from execbroker.kinds.compute import SimpleComputeResource
-from execbroker.kinds.storage import SimpleStorageResource
 from execbroker.model.components import AbstractComponent
 from execbroker.model.sessions import ExecutionRequest
 
@@ -53,8 +50,8 @@ def _make(document: dict[str, Any], change: Change) -> None:
     if index is not None:
         raise ValueError(f"{change.path} names an item of a list, which cannot become {change.value}")
     level = document
-    for step in way:
-        level = _LEVELS.get(step[0], _level)(level, *step)
+    for step, position in way:
+        level = _compute(document, position) if step == "compute" else _level(level, step, position)
     if change.units and level.get("units"):
         _turn_into_gib(level)
     level[name] = _value(name, change.value)
@@ -73,23 +70,21 @@ def _value(name: str, text: str) -> Any:
     return [text] if name == "platforms" else text
 
 
-def _level(above: dict[str, Any], name: str, index: int | None, new: dict[str, Any] | None = None) -> dict[str, Any]:
+def _level(above: dict[str, Any], name: str, index: int | None) -> dict[str, Any]:
     """The map at `name` of the one above it, made where there is none."""
     if index is not None:
-        return _item(_list(above, name), name, index, new)
+        return _item(_list(above, name), name, index)
     found = above.get(name)
     if found is None:
-        found = above[name] = dict(new or {})
-    elif isinstance(found, int):  # `count: 2` is two, no more
-        found = above[name] = {"min": found, "max": found}
+        found = above[name] = {}
     return _map(found, name)
 
 
-def _item(items: list[Any], name: str, index: int, new: dict[str, Any] | None = None) -> dict[str, Any]:
+def _item(items: list[Any], name: str, index: int) -> dict[str, Any]:
     if index > len(items):
         raise ValueError(f"There is no {name}[{index}] in the request")
     if index == len(items):
-        items.append(dict(new or {}))
+        items.append({})
     return _map(items[index], f"{name}[{index}]")
 
 
@@ -107,28 +102,11 @@ def _map(found: Any, name: str) -> dict[str, Any]:
     return found
 
 
-def _compute(document: dict[str, Any], name: str, index: int | None) -> dict[str, Any]:
+def _compute(document: dict[str, Any], index: int | None) -> dict[str, Any]:
     """One of the compute resources: of a list, or the one, or those that are beside it."""
-    new = {"kind": SimpleComputeResource.KIND}
-    if isinstance(document.get(name), list):
-        return _item(document[name], name, index or 0, new)
-    return _level(document, "further_compute", index - 1, new) if index else _level(document, name, None, new)
-
-
-def _storage(document: dict[str, Any], name: str, index: int | None) -> dict[str, Any]:
-    """One of the storages. Those behind the last belong to the data that names none, and are named now."""
-    storages, position = _list(document, name), index or 0
-    without = [data for data in document.get("data") or [] if isinstance(data, dict) and data.get("storage") is None]
-    taken = {(one.get("meta") or {}).get("name") for one in (*storages, *(document.get("data") or [])) if isinstance(one, dict)}
-    for data in without[: max(position + 1 - len(storages), 0)]:
-        called = next(text for number in count(len(storages)) if (text := f"storage-{number}") not in taken)
-        taken.add(called)
-        storages.append({"kind": SimpleStorageResource.KIND, "meta": {"name": called}})
-        data["storage"] = called
-    return _item(storages, name, position, {"kind": SimpleStorageResource.KIND})
-
-
-_LEVELS = {"compute": _compute, "storage": _storage}
+    if isinstance(document.get("compute"), list):
+        return _item(document["compute"], "compute", index or 0)
+    return _level(document, "further_compute", index - 1) if index else _level(document, "compute", None)
 
 
 def _turn_into_gib(size: dict[str, Any]) -> None:

@@ -46,7 +46,8 @@ def counter_offers(timeline: Timeline, wanted: Wanted, now: int) -> list[Message
     ask = replace(wanted.ask, earliest=max(wanted.ask.earliest, now))
 
     def possible(trial: Ask) -> bool:
-        return first_of(timeline, trial, now) is not None
+        able = tuple(one for one in trial.candidates if len(timeline.site(one.platform).nodes) >= len(trial.parts))
+        return bool(able) and first_of(timeline, replace(trial, candidates=able), now) is not None
 
     dimensions = list(_dimensions(wanted, ask))
     sets = [[found] for dimension in dimensions if (found := _nearest(dimension, ask, possible))]
@@ -172,22 +173,23 @@ def _complete(wanted: Wanted, changes: list[Change]) -> list[Change]:
 
 def _dimensions(wanted: Wanted, ask: Ask) -> Iterator[Dimension]:
     plan = wanted.plan
-    parts = {path: [i for i, node in enumerate(plan.nodes) if node.path == path] for path in (node.path for node in plan.nodes)}
-    for path, indices in parts.items():
-        node = plan.nodes[indices[0]]
+    paths = [node.path for node in plan.nodes]
+    parts = {path: range(paths.index(path), paths.index(path) + paths.count(path)) for path in dict.fromkeys(paths)}
+    for path, alike in parts.items():
+        node = plan.nodes[alike.start]
         if not plan.metrics:
-            yield _size(node.cores, indices, f"{path}.cores.min", "", _less_cores)
-        yield _size(node.memory, indices, f"{path}.memory.min", "GiB", _less_memory)
+            yield _size(node.cores, alike, f"{path}.cores.min", "", _less_cores)
+        yield _size(node.memory, alike, f"{path}.memory.min", "GiB", _less_memory)
         for index, wish in enumerate(node.accelerators):
             exact = wish.count.min == wish.count.cap
             at = f"{path}.accelerators[{index}].count{'' if exact else '.min'}"
-            yield _size(wish.count, indices, at, "", _less_accelerators(index, exact=exact))
+            yield _size(wish.count, alike, at, "", _less_accelerators(index, exact=exact))
     for index, storage in enumerate(plan.storages):
         if f"storage[{index}]" not in plan.unsaid:
             yield _smaller(index, storage.size)
     yield from _fewer_licences(wanted)
     # The last ones first: those before them keep their places among the parts.
-    yield from (_fewer(indices, f"{path}.replicas") for path, indices in reversed(parts.items()) if len(indices) > 1)
+    yield from (_fewer(alike, f"{path}.replicas") for path, alike in reversed(parts.items()) if len(alike) > 1)
     yield Dimension(
         max(ask.duration - 1, 0),
         lambda ask, step: replace(ask, duration=ask.duration - step),
@@ -195,19 +197,21 @@ def _dimensions(wanted: Wanted, ask: Ask) -> Iterator[Dimension]:
     )
 
 
-def _size(size: Range, indices: list[int], path: str, units: str, less: Callable[[Part, int], Part]) -> Dimension:
+def _size(size: Range, alike: range, path: str, units: str, less: Callable[[Part, int], Part]) -> Dimension:
     def at(ask: Ask, step: int) -> Ask:
-        return _with_parts(ask, lambda parts: (less(part, step) if i in indices else part for i, part in enumerate(parts)))
+        def change(parts: tuple[Part, ...]) -> Iterable[Part]:
+            return *parts[: alike.start], *[less(parts[alike.start], step)] * len(alike), *parts[alike.stop :]
+
+        return _with_parts(ask, change)
 
     return Dimension(size.min - 1, at, lambda step: Change(path, str(size.min - step), units))
 
 
-def _fewer(indices: list[int], path: str) -> Dimension:
+def _fewer(alike: range, path: str) -> Dimension:
     def at(ask: Ask, step: int) -> Ask:
-        dropped = indices[len(indices) - step :] if step else []
-        return _with_parts(ask, lambda parts: (part for i, part in enumerate(parts) if i not in dropped))
+        return _with_parts(ask, lambda parts: (*parts[: alike.stop - step], *parts[alike.stop :]))
 
-    return Dimension(len(indices) - 1, at, lambda step: Change(path, str(len(indices) - step)))
+    return Dimension(len(alike) - 1, at, lambda step: Change(path, str(len(alike) - step)))
 
 
 def _smaller(index: int, size: Range) -> Dimension:

@@ -7,7 +7,7 @@ from execbroker.scheduling.profile import Profile, Row
 
 DAYS = 32
 BLOCKS = (3600, 900, 300)  # seconds
-_CHUNK = 384
+_FEW, _MANY = 48, 384  # blocks
 _WORTH = 4  # of so many blocks at least two in a row are whole: fewer rule too little out
 
 Flags = NDArray[np.bool_]
@@ -83,7 +83,7 @@ class Sieve:
         self._wanted = [(resource, amount) for resource, amount in enumerate(row.tolist()) if amount > 0]
         self._block = next((block for block in BLOCKS if length >= _WORTH * block), BLOCKS[-1] if length >= 2 * BLOCKS[-1] else 0)
         self._run = length // self._block - 1 if self._block else 0
-        self._chunks: dict[int, Flags] = {}
+        self._chunks: list[tuple[int, Flags]] = []
 
     def candidates(self, start: int, last: int) -> Iterator[tuple[int, int]]:
         """Nodes on which it may be free from a time in [start, last]: each once, with the first such time, in that order."""
@@ -96,29 +96,31 @@ class Sieve:
         known = grid.levels[block].shape[1] - self._run + 1  # runs that begin here or later are not
         first = min(-((grid.origin - start) // block), known)
         final = min((last - grid.origin) // block + 1, known - 1)
-        left: Flags | None = None
-        chunk = first // _CHUNK
+        left, index = self._nodes.copy(), 0
+        if self._chunks and first < self._chunks[0][0]:
+            self._chunks.clear()
         while first <= final:
-            flags = self._chunk(chunk, known)[first - chunk * _CHUNK :]
-            left = self._nodes.copy() if left is None else left
-            flags = flags & left
+            begin, flags = self._chunk(index, first, known)
+            index += 1
+            if first >= begin + len(flags):
+                continue
+            flags = flags[first - begin :] & left
             flat, position = flags.reshape(-1), 0
             while flat[position := position + int(flat[position:].argmax())]:
                 at, node = divmod(position, len(left))
                 yield max(start, grid.origin + (first + at - 1) * block + 1), node
                 flags[:, node] = left[node] = False
-            chunk += 1
-            first = chunk * _CHUNK
+            first += len(flags)
         if final == known - 1:
             at = max(start, grid.origin + (known - 1) * block + 1)
-            rest = self._nodes if left is None else left
-            yield from ((at, int(node)) for node in rest.nonzero()[0])
+            yield from ((at, int(node)) for node in left.nonzero()[0])
 
-    def _chunk(self, chunk: int, known: int) -> Flags:
-        """Which of the blocks of a chunk begin a run of blocks that all have enough: blocks × nodes."""
-        if chunk not in self._chunks:
-            begin = chunk * _CHUNK
-            blocks = slice(begin, min(begin + _CHUNK, known) + self._run - 1)
+    def _chunk(self, index: int, first: int, known: int) -> tuple[int, Flags]:
+        """A block, and which of the blocks from there on begin a run of blocks that all have enough: blocks × nodes. The first
+        chunk begins at `first`, each other where the one before it ends; they grow, as most wishes are fulfilled soon."""
+        if index == len(self._chunks):
+            begin = first if not index else self._chunks[-1][0] + len(self._chunks[-1][1])
+            blocks = slice(begin, min(begin + min(_FEW << index, _MANY), known) + self._run - 1)
             level, flags = self._grid.levels[self._block], None
             for resource, amount in self._wanted:
                 enough = level[resource, blocks] >= amount
@@ -129,5 +131,5 @@ class Sieve:
                 step = min(length, self._run - length)
                 flags = flags[:-step] & flags[step:]
                 length += step
-            self._chunks[chunk] = flags
-        return self._chunks[chunk]
+            self._chunks.append((begin, flags))
+        return self._chunks[index]

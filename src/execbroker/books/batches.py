@@ -1,0 +1,125 @@
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import structlog
+
+from execbroker.books.holdings import Holdings
+from execbroker.errors import BrokerError, Busy, IllegalMove, NoRoom, NotFound
+from execbroker.faults import reach
+from execbroker.ledger.ledger import Ledger
+from execbroker.ledger.transaction import Transaction
+from execbroker.model.times import Clock
+
+T = TypeVar("T")
+Operation = Callable[[Transaction, int], Awaitable[T]]
+Waiting = tuple[Operation[Any], asyncio.Future[Any]]
+
+QUEUE = 1024
+BATCH = 64
+log = structlog.get_logger()
+
+
+class Batches:
+    """Operations queue up; one task takes all that wait, does them in memory and in one transaction, and answers after the
+    commit. Where the commit fails, memory is put back as it was.
+
+    `first` is done at the beginning of every transaction and `last` at its end, where that is True once more soon after.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Clock, holdings: Holdings, first: Operation[None], last: Operation[bool]) -> None:
+        self._ledger, self._clock, self._holdings = ledger, clock, holdings
+        self._first, self._last = first, last
+        self._queue: asyncio.Queue[Waiting] = asyncio.Queue(QUEUE)
+        self._worker: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        self._worker = asyncio.create_task(self._work(), name="books")
+
+    async def close(self) -> None:
+        """Finish what waits, then stop."""
+        await self._queue.join()
+        if self._worker:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait for their turn."""
+        return self._queue.qsize()
+
+    async def do(self, operation: Operation[T]) -> T:
+        """Do this in the next transaction. Raises Busy, and whatever the operation or the commit raises."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait((operation, future))
+        except asyncio.QueueFull:
+            raise Busy(f"{QUEUE} requests are waiting already") from None
+        return await future
+
+    async def _work(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            try:
+                await self._commit(batch)
+            except Exception as error:  # a bug: those who wait are told, and the others have their turn
+                log.exception("books.batch_failed")
+                _answer(batch, [BrokerError(f"The books failed: {error}")] * len(batch))
+            finally:
+                for _ in batch:
+                    self._queue.task_done()
+
+    async def _commit(self, batch: list[Waiting]) -> None:
+        now = int(self._clock.now().timestamp())
+        self._holdings.forget_the_past(now)
+        answers: list[Any] = []
+        try:
+            async with self._ledger.write() as transaction:
+                await self._first(transaction, now)
+                for operation, _ in batch:
+                    answers.append(await _attempt(operation, transaction, now))
+                again = await self._last(transaction, now)
+                await transaction.flush()
+                reach("books.writing" if transaction.changed else "books.reading")
+            reach("books.written" if transaction.changed else "books.read")
+        except Exception as error:  # whatever it was, nothing is committed, so nothing may stay in memory
+            self._holdings.undo()
+            if not isinstance(error, BrokerError):
+                log.exception("books.commit_failed")
+                error = BrokerError("The ledger could not be written; nothing was changed")
+            answers = [error] * len(batch)
+        else:
+            if again and self._queue.empty():
+                self._queue.put_nowait((nothing, _nobody()))
+        self._holdings.settle()
+        _answer(batch, answers)
+
+
+async def nothing(transaction: Transaction, now: int) -> None:
+    """What is due is done with every transaction."""
+
+
+def _nobody() -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
+
+
+async def _attempt(operation: Operation[T], transaction: Transaction, now: int) -> T | BrokerError:
+    """The operation's result; a refusal is its own, and leaves the others of the batch alone."""
+    try:
+        return await operation(transaction, now)
+    except (IllegalMove, NoRoom, NotFound) as refusal:
+        return refusal
+
+
+def _answer(batch: Iterable[Waiting], answers: Iterable[Any]) -> None:
+    for (_, future), answer in zip(batch, answers, strict=True):
+        if future.done():
+            continue
+        if isinstance(answer, BaseException):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
