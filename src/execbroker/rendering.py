@@ -107,6 +107,7 @@ class Renderer:
             ),
             **quoted(row.quote),
             objective=objective_of(row.quote),
+            platform=row.slot.platform if row.slot else None,
             phase=row.phase,
             expires=moment(row.expires) if row.phase is Phase.OFFERED else None,
             executable=one.component(request.executable, EXECUTABLE) if request.executable else None,

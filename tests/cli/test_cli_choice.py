@@ -1,29 +1,35 @@
 """What can be asked for beyond cores and memory, and how the offers are shown."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from execbroker.client import Client
 from processsite import Site
 
 NOTEBOOK = ("--notebook", "https://example.org/a.ipynb")
 WEEK = "2030-01-01T00:00Z/P7D"
 
 
+def give_back(pool: Site, uuids: Iterable[str]) -> None:
+    with Client(folder=pool.data) as client:
+        for uuid in uuids:
+            client.reject(uuid)
+
+
 def ask(pool: Site, *words: str, **how: str) -> Any:
     """Ask, give the offers back at once, and return the answer."""
     answer = pool("ask", *NOTEBOOK, *words, "--json", **how).document
-    for offer in answer["offers"]:
-        pool("reject", offer["meta"]["uuid"])
+    give_back(pool, [offer["meta"]["uuid"] for offer in answer["offers"]])
     return answer
 
 
 def table(pool: Site, *words: str, columns: int = 200) -> tuple[list[str], list[str]]:
     """The header of the offers, and the lines below it."""
     done = pool("ask", *NOTEBOOK, *words, COLUMNS=str(columns))
-    for uuid in re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", done.out):
-        pool("reject", uuid)
+    give_back(pool, set(re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", done.out)))
     header, *lines = done.out.splitlines()
     return re.split(r"\s{2,}", header.strip()), lines
 

@@ -267,7 +267,7 @@ class BooksMachine(RuleBasedStateMachine):
 
 
 TestBooks = BooksMachine.TestCase
-TestBooks.settings = settings(max_examples=40, stateful_step_count=20)
+TestBooks.settings = settings(max_examples=30, stateful_step_count=20)
 
 
 def opened(work: Callable[[Desk], Awaitable[None]]) -> None:

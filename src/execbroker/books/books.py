@@ -187,7 +187,8 @@ class Books:
             self._check_longer(row.slot, seconds, now)
             quote = requoted(row.quote, self._prices.get(slot.platform), slot)
             _check_cost(quote, limits)
-            said = [message("INFO", "extended", "Its owner made it {seconds} s longer", seconds=seconds)]
+            how = "longer" if seconds > 0 else "shorter"
+            said = [message("INFO", "extended", "Its owner made it {seconds} s {how}", seconds=abs(seconds), how=how)]
             due = now if row.phase is Phase.RUNNING else row.due
             await transaction.move(row, row.phase, now, said, slot=slot, quote=quote, due=due, **UNLEASED)
             await self.holdings.release(transaction, uuid)

@@ -36,6 +36,9 @@ def print_offers(out: Console, answer: OfferSetResponse) -> None:
         {"#": str(number), "objective": offer.objective or "", start: starts(offer), **_cells(offer)}
         for number, offer in enumerate(offers, 1)
     ]
+    if len({offer.platform for offer in offers}) > 1:
+        for row, offer in zip(rows, offers, strict=True):
+            row["on"] = offer.platform or ""
     names = [name for name in (rows[0] if rows else {}) if name in (start, *_ALWAYS) or any(row[name] for row in rows)]
     print_table(out, names, ([row[name] for name in names] for row in rows))
     if offers and (expires := offers[0].expires):
@@ -52,6 +55,7 @@ def _cells(offer: ScheduledExecutionSession) -> dict[str, str]:
         "memory": f"{memory} GiB" if (memory := _joined(held(one, "memory") for one in computes)) else "",
         "gpus": _joined(accelerators_of(one) for one in computes),
         "nodes": str(nodes) if nodes > 1 else "",
+        "on": "",
         "flavour": _joined(getattr(one, "flavour", None) for one in computes),
         "storage": f"{storage} GiB" if storage else "",
         "cost": cost_of(offer, "cost"),

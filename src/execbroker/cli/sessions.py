@@ -108,6 +108,7 @@ def _facts(session: "ScheduledExecutionSession") -> list[tuple[str, str]]:
 
     start, duration, costs = starts(session), duration_of(session), costs_text(session)
     facts = [("runs", getattr(session.executable, "location", None) or _what(session))]
+    facts += [("platform", session.platform)] if session.platform else []
     if start and duration is not None:
         facts.append(("start", f"{start}, for {length(duration)}"))
     facts += [("compute", text) for one in computes_of(session) if (text := compute_text(one))]

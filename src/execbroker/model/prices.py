@@ -8,7 +8,16 @@ from functools import cached_property, lru_cache
 from typing import Annotated, Literal, NamedTuple, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 Currency = Literal["money", "energy", "carbon"]
 CURRENCIES: tuple[Currency, ...] = get_args(Currency)
@@ -53,6 +62,16 @@ def _by_kind(value: object) -> object:
     return value
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        alike = " or ".join(get_close_matches(name, sorted(available_timezones()), n=2)) or "Europe/Madrid"
+        raise ValueError(f"there is no time zone {name!r}; an IANA name is needed, such as {alike}") from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
 Hour = Annotated[
     int,
     BeforeValidator(_hour),
@@ -167,20 +186,10 @@ class Prices(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    zone: str = Field("UTC", description="The time zone of the tariffs' hours, by its IANA name, such as Europe/Madrid.")
+    zone: Zone = Field("UTC", description="The time zone of the tariffs' hours, by its IANA name, such as Europe/Madrid.")
     money: Money | None = Field(None, description="What sessions cost in money.")
     energy: Energy | None = Field(None, description="What sessions take in energy.")
     carbon: Carbon | None = Field(None, description="What sessions emit.")
-
-    @field_validator("zone")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (KeyError, ValueError, OSError):
-            alike = " or ".join(get_close_matches(name, sorted(available_timezones()), n=2)) or "Europe/Madrid"
-            raise ValueError(f"there is no time zone {name!r}; an IANA name is needed, such as {alike}") from None
-        return name
 
     def of(self, currency: Currency) -> PriceList:
         """Its price list; what has no price is free."""

@@ -58,7 +58,8 @@ SESSIONS = Family("session", AbstractExecutionSession, UnknownExecutionSession)
 
 @SESSIONS.register(published("session", "simple-execution-session"))
 class SimpleExecutionSession(AbstractExecutionSession):
-    """Extensions: `further_compute`, where the request had several; `objective`, what an offer is best in, where it was asked."""
+    """Extensions: `platform`, where it is to run, by its name; `further_compute`, where the request had several; `objective`,
+    what an offer is best in, where it was asked."""
 
     phase: Phase | None = None
     expires: DateTime | None = None
@@ -69,6 +70,7 @@ class SimpleExecutionSession(AbstractExecutionSession):
     data: list[Data] | None = None
     connectors: list[SimpleSessionConnector] | None = None
     objective: str | None = None
+    platform: str | None = None
 
 
 @SESSIONS.register(published("session", "scheduled-execution-session"))

@@ -12,7 +12,7 @@ from execbroker.scheduling.quotes import fits
 from execbroker.scheduling.search import flavour_amounts, smallest_flavour
 from execbroker.scheduling.timeline import SHARED, Place, Site, Timeline
 
-_UNITS = {"memory": " GiB", "storage": " GiB"}
+_NAMED = ("cores", "memory", "storage")
 
 
 def why_not(timeline: Timeline, wanted: Wanted, now: int) -> list[MessageItem]:
@@ -126,8 +126,8 @@ def _path(wanted: Wanted, compute: str, kind: str, count: int) -> str:
     return f"{compute}.{kind}.min" if kind in ("cores", "memory") else f"{compute}.accelerators"
 
 
-def _too_much(what: str, path: str, asked: int, most: int, platform: str, where: str) -> MessageItem:
-    text = "{asked}{units} of {what} asked for in {path}, but {platform} has at most {most}{units} {where}"
-    units = _UNITS.get(what, "")
-    name = f"too-much-{what if what in _UNITS or what == 'cores' else 'of-a-kind'}"
-    return reason(name, path, text, what=what, asked=asked, most=most, units=units, platform=platform, where=where)
+def _too_much(kind: str, path: str, asked: int, most: int, platform: str, where: str) -> MessageItem:
+    text = "{asked} {what} asked for in {path}, but {platform} has at most {most} {where}"
+    what = f"GiB of {kind}" if kind in ("memory", "storage") else kind
+    name = f"too-much-{kind if kind in _NAMED else 'of-a-kind'}"
+    return reason(name, path, text, what=what, asked=asked, most=most, platform=platform, where=where)

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from execbroker.model.messages import MessageItem
-from execbroker.model.prices import WEEKDAYS, Hour, Prices, Weekday
+from execbroker.model.prices import WEEKDAYS, Hour, Prices, Weekday, Zone
 from execbroker.model.times import Clock, Duration
 from execbroker.model.waist import Capacity, Counts, Flavour, Job, Launch, Mount, Node, Progress, Slot, Source, Status
 from execbroker.staging.base import Estimate
@@ -52,7 +52,7 @@ class KeptSettings(Section):
     days: list[Weekday] = Field(default_factory=lambda: list(WEEKDAYS), description="On which days of the week.")
     from_: Hour = Field(0, alias="from", description='The hour at which it begins, in quotes; by default "00:00".')
     until: Hour = Field(86400, description='The hour at which it ends, in quotes; by default "24:00".')
-    zone: str = Field("UTC", description="The time zone of these hours, by its IANA name.")
+    zone: Zone = Field("UTC", description="The time zone of these hours, by its IANA name.")
 
 
 class NodeSettings(Section):
