@@ -28,9 +28,11 @@ PRAGMAS = ("journal_mode=WAL", "synchronous=FULL")
 Statements = list[tuple[str, Any, bool]]
 
 
-def wanted(now: int) -> Wanted:
+def wanted(number: int) -> Wanted:
+    """Half an hour on two to four cores, at some hour of the next four weeks."""
+    start = int(time.time()) + 3600 * (number * 7919 % (28 * 24))
     cores, memory = Range(2, 4), Range(4, 8)
-    plan = Plan(ExecutionRequest(), nodes=[NodeAsk("compute", cores, memory)], duration=1800, start=(now, now + 86400))
+    plan = Plan(ExecutionRequest(), nodes=[NodeAsk("compute", cores, memory)], duration=1800, start=(start, start + 86400))
     return Wanted("me", "{}", plan, (Candidate(POOL, 0, 5, parts=(Part(cores, memory),)),), (POOL,), (), (), 300, 4, 0)
 
 
@@ -48,8 +50,8 @@ async def books(folder: Path) -> AsyncIterator[tuple[Books, Ledger]]:
         await ledger.close()
 
 
-async def one_cycle(found: Books) -> None:
-    answer = await found.offer(wanted(int(time.time())))
+async def one_cycle(found: Books, number: int) -> None:
+    answer = await found.offer(wanted(number))
     await found.accept(answer.offers[0].uuid)
 
 
@@ -61,8 +63,8 @@ async def through_books(folder: Path, cycles: int, clients: int, record: Stateme
         left = iter(range(cycles))
 
         async def client() -> None:
-            for _ in left:
-                await one_cycle(found)
+            for number in left:
+                await one_cycle(found, number)
 
         began = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(clients)))

@@ -205,7 +205,8 @@ class Broker:
             case _:
                 kinds = "uri:enum-value-update and uri:integer-delta-update"
                 raise Invalid(faults=(Fault("kind", "unknown-update", f"only {kinds} are known here", change.kind),))
-        return await self._rendered(row, request, renderer)
+        now = await self._ledger.session(uuid)  # as it was written, and perhaps pulled forward at once
+        return await self._rendered(now or row, request, renderer)
 
     async def _choose(self, uuid: UUID, choice: str) -> SessionRow:
         verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}

@@ -26,7 +26,7 @@ from execbroker.offers.refusing import why_not
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.amounts import NOTHING, Amounts
 from execbroker.scheduling.asks import FOREVER
-from execbroker.scheduling.moving import Limits, longer, room_after
+from execbroker.scheduling.moving import Limits, fits, longer, room_after
 from execbroker.scheduling.objectives import find
 from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of, envelope, share_of
 
@@ -137,7 +137,7 @@ class Books:
         async def operation(transaction: Transaction, now: int) -> SessionRow:
             row = await _find(transaction, uuid, Phase.ACCEPTED)
             assert row.slot is not None
-            self._check_size(row.slot)
+            self._check_room(row.offerset, row.slot, now)
             late = now - row.slot.start
             warning = message("WARN", "late", "Accepted {late} s after its start; it ends as promised", late=late)
             await transaction.move(row, Phase.ACCEPTED, now, [warning] if late > 0 else [], due=now)
@@ -244,7 +244,7 @@ class Books:
         async def operation(transaction: Transaction, _: int) -> bool:
             assert row.outcome is not None
             assert row.slot is not None
-            slot = replace(ended(row.slot, now, used=row.state.started is not None), staging=0)
+            slot = ended(row.slot, now, used=row.state.started is not None)
             due = min((until for _, until in slot.storages), default=None)
             if not await transaction.move(row, row.outcome, now, said, row.lease, slot=slot, due=due, **values):
                 return False
@@ -322,12 +322,15 @@ class Books:
         await self.holdings.release(transaction, offerset)
         self.holdings.hold(transaction, offerset, envelope(row.slot for row in map(read_session, rows) if row.slot))
 
-    def _check_size(self, slot: Slot) -> None:
-        """The node may have become smaller since the offer was made. Raises IllegalMove."""
-        if any(
-            not self.timeline.has(piece.place) or not piece.amounts.within(self.timeline.capacity(piece.place))
-            for piece in bookings_of(slot)
-        ):
+    def _check_room(self, offerset: UUID, slot: Slot, now: int) -> None:
+        """The platform may have become smaller since the offer was made. Raises IllegalMove."""
+        held = self.holdings.of(offerset)
+        self.timeline.give(held)
+        try:
+            room = fits(self.timeline, clip(bookings_of(slot), now))
+        finally:
+            self.timeline.take(held)
+        if not room:
             text = f"{slot.platform} has become smaller and cannot keep this offer any more; ask again"
             raise IllegalMove(text, phase=Phase.OFFERED.value, allowed=[Phase.REJECTED.value])
 

@@ -15,9 +15,8 @@ from execbroker.model.messages import MessageItem, message
 from execbroker.model.phases import HOLDING, Phase
 from execbroker.model.prices import Prices
 from execbroker.model.waist import Slot
-from execbroker.offers.quoting import most_of, requoted
+from execbroker.offers.quoting import most_of, staged_of
 from execbroker.scheduling.moving import replaced
-from execbroker.scheduling.quotes import fits
 from execbroker.scheduling.timeline import Place, bookings_of
 
 BUDGET = 50
@@ -150,13 +149,9 @@ class Pulling:
         prices, limits = self._prices.get(slot.platform), most_of(row.quote)
         timeline.give(held)
         try:
-            found = replaced(timeline, slot, now, last, prices, limits)
+            return replaced(timeline, slot, now, last, prices, limits, staged_of(row.quote))
         finally:
             timeline.take(held)
-        if found and limits:  # with the data that is staged, which the search knows nothing of
-            due = dict(most_of(requoted(row.quote, prices, found)))
-            found = found if all(fits(due.get(currency, 0), limit) for currency, limit in limits) else None
-        return found
 
     async def _write(self, transaction: Transaction, row: SessionRow, slot: Slot, now: int) -> bool:
         for phase, due in ((Phase.WAITING, slot.prepare), (Phase.ACCEPTED, now)):

@@ -84,7 +84,7 @@ def ended(slot: Slot, now: int, *, used: bool) -> Slot:
     """What a session that is over holds still: its storage, if it was ever used, for its lifetime from now, but no longer
     than was booked, however late it is over."""
     storages = tuple((size, now + min(until - slot.done, max(until - now, 0)) if used else now) for size, until in slot.storages)
-    return replace(slot, prepare=min(slot.prepare, now), done=now, storages=storages)
+    return replace(slot, prepare=min(slot.prepare, now), done=now, storages=storages, staging=0)
 
 
 def clip(pieces: list[Booking], now: int) -> list[Booking]:

@@ -51,19 +51,24 @@ def most_of(text: str | None) -> tuple[tuple[Currency, float], ...]:
     return tuple((quote.currency, quote.max.total) for quote in load_quotes(said["costs"])) if "costs" in said else ()
 
 
+def staged_of(text: str | None) -> int:
+    """How many bytes are staged, which the price of some is for."""
+    return int(json.loads(text).get("staged", 0)) if text else 0
+
+
 def requoted(text: str | None, prices: Prices | None, slot: Slot) -> str | None:
     """The quote of a session that has become longer or shorter."""
     if not text or not prices:
         return text
     said = json.loads(text)
-    return json.dumps(said | {"costs": dump_quotes(quotes(prices, use_of(slot, said.get("staged", 0))))})
+    return json.dumps(said | {"costs": dump_quotes(quotes(prices, use_of(slot, staged_of(text))))})
 
 
 def within(text: str | None, prices: Prices | None, slot: Slot) -> bool:
     """Whether a session costs no more in this slot than it was quoted."""
     if not text or not prices:
         return True
-    use = use_of(slot, json.loads(text).get("staged", 0))
+    use = use_of(slot, staged_of(text))
     return all(fits(cost(prices, currency, use), most) for currency, most in most_of(text))
 
 

@@ -14,13 +14,19 @@ Limits = tuple[tuple[Currency, float], ...]
 
 
 def replaced(
-    timeline: Timeline, slot: Slot, now: int, last: int, prices: Prices | None = None, limits: Limits = ()
+    timeline: Timeline,
+    slot: Slot,
+    now: int,
+    last: int,
+    prices: Prices | None = None,
+    limits: Limits = (),
+    staged: int = 0,
 ) -> Slot | None:
     """The earliest place for the same session on its platform that starts by `last` and not before its floor; None where
-    there is none. What it holds now must have been given back before. `limits` are what it may cost."""
+    there is none. What it holds now must have been given back before. `limits` are what it may cost, with `staged` bytes."""
     assert slot.floor is not None
     prepare = slot.start - slot.prepare
-    candidate = Candidate(slot.platform, prepare, slot.done - slot.end, slot.staging, prices=prices)
+    candidate = Candidate(slot.platform, prepare, slot.done - slot.end, slot.staging, staged, prices)
     ask = Ask(
         parts=tuple(
             Part(_exactly(share.cores), _exactly(share.memory), tuple((kind, _exactly(n)) for kind, n in share.accelerators))
