@@ -324,10 +324,13 @@ class Books:
 
     def _check_room(self, offerset: UUID, slot: Slot, now: int) -> None:
         """The platform may have become smaller since the offer was made. Raises IllegalMove."""
+        pieces = clip(bookings_of(slot), now)
+        if all(self.timeline.has(piece.place) and not self.timeline.short(piece.place, now) for piece in pieces):
+            return
         held = self.holdings.of(offerset)
         self.timeline.give(held)
         try:
-            room = fits(self.timeline, clip(bookings_of(slot), now))
+            room = fits(self.timeline, pieces)
         finally:
             self.timeline.take(held)
         if not room:
