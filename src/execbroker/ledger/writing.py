@@ -2,7 +2,7 @@ import asyncio
 import sqlite3
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,12 +77,6 @@ class Writing:
             return Result([], cursor.rowcount)
         rows = [compiled.kind(*row) for row in cursor]
         return Result(rows, len(rows))
-
-    def run_many(self, statement: Statement, parameters: Iterable[Parameters]) -> None:
-        """The same statement with each of these."""
-        assert self.connection is not None
-        compiled = self._compile(statement, kept=True)
-        self.connection.executemany(compiled.text, [compiled.values | one for one in parameters])
 
     def insert(self, table: Table, rows: Sequence[Parameters]) -> None:
         """Rows that all have the same columns."""
