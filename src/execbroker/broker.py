@@ -1,7 +1,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -205,8 +205,9 @@ class Broker:
             case _:
                 kinds = "uri:enum-value-update and uri:integer-delta-update"
                 raise Invalid(faults=(Fault("kind", "unknown-update", f"only {kinds} are known here", change.kind),))
-        now = await self._ledger.session(uuid)  # as it was written, and perhaps pulled forward at once
-        return await self._rendered(now or row, request, renderer)
+        if written := await self._ledger.session(uuid):
+            row = replace(row, slot=written.slot)  # it may have been pulled forward at once
+        return await self._rendered(row, request, renderer)
 
     async def _choose(self, uuid: UUID, choice: str) -> SessionRow:
         verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}
