@@ -1,5 +1,6 @@
 """Books on a ledger of their own, and what they should hold by the test's own slow and obvious account."""
 
+import asyncio
 import json
 import shutil
 import sqlite3
@@ -395,3 +396,18 @@ class Desk:
                 said = await self.said(offer.uuid)
                 assert offer.pulls <= said.count("pulled-forward") <= 2 * offer.pulls  # both at once, where nodes are lost
                 assert offer.uuid not in self.warned or "node-shrunk" in said
+
+
+def opened(work: Callable[[Desk], Awaitable[None]], prices: Prices | None = None) -> None:
+    """Run this with a desk that is open."""
+
+    async def run() -> None:
+        desk = Desk(prices=prices)
+        await desk.open()
+        try:
+            await work(desk)
+        finally:
+            await desk.close()
+            desk.folder.cleanup()
+
+    asyncio.run(run())

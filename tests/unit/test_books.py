@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
-from bookdesk import LASTS, NODES, Desk, future, longer, no_new_offersets, total, wanted
+from bookdesk import LASTS, NODES, Desk, future, longer, no_new_offersets, opened, total, wanted
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
@@ -268,21 +268,6 @@ class BooksMachine(RuleBasedStateMachine):
 
 TestBooks = BooksMachine.TestCase
 TestBooks.settings = settings(max_examples=30, stateful_step_count=20)
-
-
-def opened(work: Callable[[Desk], Awaitable[None]]) -> None:
-    """Run this with a desk that is open."""
-
-    async def run() -> None:
-        desk = Desk()
-        await desk.open()
-        try:
-            await work(desk)
-        finally:
-            await desk.close()
-            desk.folder.cleanup()
-
-    asyncio.run(run())
 
 
 def test_a_failed_commit_leaves_the_order_of_expiry() -> None:

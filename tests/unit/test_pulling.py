@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from bookdesk import Desk, no_new_offersets, wanted
+from bookdesk import Desk, no_new_offersets, opened, wanted
 
 from brokersite import NOTEBOOK, ManualClock, Site, asked, names, platform, uuid_of
 from execbroker.books.pulling import BUDGET
@@ -335,19 +335,6 @@ def test_a_session_that_begins_in_the_moment_something_comes_free_begins_once(tm
     told(tmp_path, story, offers={"limit": 1})
 
 
-def on_desk(work: Callable[[Desk], Awaitable[None]], prices: Prices | None = None) -> None:
-    async def run() -> None:
-        desk = Desk(prices=prices)
-        await desk.open()
-        try:
-            await work(desk)
-        finally:
-            await desk.close()
-            desk.folder.cleanup()
-
-    asyncio.run(run())
-
-
 async def taken(desk: Desk, *several: Any) -> list[UUID]:
     """These, accepted, each at the first time there is."""
     return [desk.enter(await desk.books.direct(replace(one, limit=1)), "HELD")[0] for one in several]
@@ -389,7 +376,7 @@ def test_more_than_can_be_tried_at_a_time_are_all_served_in_their_order() -> Non
         await desk.books.close()
         assert [await start_of(desk, one) for one in waiting] == [10 * index for index in range(many)]
 
-    on_desk(work)
+    opened(work)
 
 
 def test_what_comes_free_while_others_are_still_tried_is_for_those_as_well_who_were_tried_before() -> None:
@@ -408,7 +395,7 @@ def test_what_comes_free_while_others_are_still_tried_is_for_those_as_well_who_w
         await desk.books.close()
         assert sorted([await start_of(desk, one) for one in waiting]) == [10 * index for index in range(many)]
 
-    on_desk(work)
+    opened(work)
 
 
 def test_the_rest_is_tried_after_a_commit_that_failed() -> None:
@@ -427,7 +414,7 @@ def test_the_rest_is_tried_after_a_commit_that_failed() -> None:
         await desk.books.close()
         assert [await start_of(desk, one) for one in waiting] == [10 * index for index in range(many)]
 
-    on_desk(work)
+    opened(work)
 
 
 def test_what_was_not_committed_is_forgotten() -> None:
@@ -446,7 +433,7 @@ def test_what_was_not_committed_is_forgotten() -> None:
         slots = [await slot_of(desk, uuid) for uuid in (longer, gone, offer)]
         assert [(slot.start - desk.clock.seconds, slot.end - slot.start) for slot in slots] == [(0, 10), (10, 10), (1020, 10)]
 
-    on_desk(work)
+    opened(work)
 
 
 def test_the_price_counts_the_data_that_is_staged() -> None:
@@ -462,7 +449,7 @@ def test_the_price_counts_the_data_that_is_staged() -> None:
         assert await settle()
         assert 8 * HOUR <= await start_of(desk, waiting) <= 11 * HOUR
 
-    on_desk(work, prices)
+    opened(work, prices)
 
 
 def test_it_is_pulled_though_the_clock_was_ahead_for_a_while() -> None:
@@ -479,7 +466,7 @@ def test_it_is_pulled_though_the_clock_was_ahead_for_a_while() -> None:
         assert await start_of(desk, waiting) == 0
         assert (await desk.ledger.session(other)).phase == "EXPIRED"  # type: ignore[union-attr]
 
-    on_desk(work)
+    opened(work)
 
 
 def test_of_a_node_that_is_lost_the_flexible_go_elsewhere_and_only_who_is_left_there_is_told() -> None:
@@ -502,4 +489,4 @@ def test_of_a_node_that_is_lost_the_flexible_go_elsewhere_and_only_who_is_left_t
         assert [await desk.said(uuid) for uuid in (fixed, moving, unconcerned)] == [["node-shrunk"], ["moved"], ["node-shrunk"]]
         await desk.check()
 
-    on_desk(work)
+    opened(work)

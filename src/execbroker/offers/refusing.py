@@ -7,9 +7,9 @@ from execbroker.offers.limiting import PERFORMANCE
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.amounts import Amounts
 from execbroker.scheduling.asks import Ask, Part
+from execbroker.scheduling.flavours import flavour_amounts, smallest_flavour
 from execbroker.scheduling.objectives import first_of, least_cost
 from execbroker.scheduling.quotes import fits
-from execbroker.scheduling.search import flavour_amounts, smallest_flavour
 from execbroker.scheduling.timeline import SHARED, Place, Site, Timeline
 
 _NAMED = ("cores", "memory", "storage")

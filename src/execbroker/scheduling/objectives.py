@@ -5,8 +5,9 @@ from typing import NamedTuple
 from execbroker.model.prices import Currency
 from execbroker.model.waist import Slot
 from execbroker.scheduling.asks import FOREVER, Ask, Candidate, Part, Range
+from execbroker.scheduling.intervals import common
 from execbroker.scheduling.quotes import cheapest, cost
-from execbroker.scheduling.search import Search, common, rank, use_of
+from execbroker.scheduling.search import Search, rank, use_of
 from execbroker.scheduling.timeline import Timeline
 
 

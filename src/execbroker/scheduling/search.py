@@ -1,15 +1,16 @@
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from operator import itemgetter
 
 import numpy as np
 
-from execbroker.model.waist import Flavour, Share, Slot
+from execbroker.model.waist import Share, Slot
 from execbroker.scheduling.amounts import NOTHING, Amounts, counts_of
-from execbroker.scheduling.asks import Ask, Candidate, Part, Range
+from execbroker.scheduling.asks import Ask, Candidate, Range
+from execbroker.scheduling.flavours import flavour_amounts, smallest_flavour
 from execbroker.scheduling.grid import Sieve
+from execbroker.scheduling.intervals import common, covered, inside
 from execbroker.scheduling.profile import Profile, Row
 from execbroker.scheduling.quotes import Use, affordable, cost, fits
 from execbroker.scheduling.timeline import BATCH, Site, Timeline, open_to_batch
@@ -343,40 +344,6 @@ def windows(profile: Profile, pieces: list[Piece], start: int, last: int) -> lis
     return found
 
 
-def common(some: list[tuple[int, int]], others: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What two sorted lists of intervals have in common, both ends included."""
-    found, index = [], 0
-    for first, last in some:
-        while index and others[index - 1][1] >= first:
-            index -= 1
-        while index < len(others) and others[index][0] <= last:
-            if others[index][1] >= first:
-                found.append((max(first, others[index][0]), min(last, others[index][1])))
-            index += 1
-    return found
-
-
-def inside(stretches: list[tuple[int, int]], time: int) -> bool:
-    """Whether one of these intervals, in order and both ends included, has it."""
-    index = bisect_right(stretches, time, key=itemgetter(0))
-    return index > 0 and stretches[index - 1][1] >= time
-
-
-def covered(stretches: list[tuple[int, int]], times: int) -> list[tuple[int, int]]:
-    """Where at least so many of these intervals overlap, both ends included, in order."""
-    edges = sorted([(first, 1) for first, _ in stretches] + [(last + 1, -1) for _, last in stretches])
-    found: list[tuple[int, int]] = []
-    depth = 0
-    for index, (time, change) in enumerate(edges):
-        depth += change
-        if depth >= times and index + 1 < len(edges) and edges[index + 1][0] > time:
-            if found and found[-1][1] == time - 1:
-                found[-1] = found[-1][0], edges[index + 1][0] - 1
-            else:
-                found.append((time, edges[index + 1][0] - 1))
-    return found
-
-
 def matching(choices: list[list[int]]) -> list[int] | None:
     """A different node for each part, out of those it could have; None where there are too few."""
     taken: dict[int, int] = {}
@@ -395,16 +362,6 @@ def matching(choices: list[list[int]]) -> list[int] | None:
     return [node for node, _ in sorted(taken.items(), key=lambda pair: pair[1])]
 
 
-def smallest_flavour(flavours: Iterable[Flavour], part: Part) -> Flavour | None:
-    """The smallest that has at least what is wanted, and no more than was expressly asked for at most."""
-    able = [flavour for flavour in flavours if part.least.within(flavour_amounts(flavour)) and _capped(flavour, part)]
-    return min(able, key=lambda flavour: (flavour.cores, flavour.memory, flavour.accelerators), default=None)
-
-
-def flavour_amounts(flavour: Flavour | None) -> Amounts:
-    return Amounts(flavour.cores, flavour.memory, 0, counts_of(flavour.accelerators)) if flavour else NOTHING
-
-
 def of_batch(free: Amounts) -> Amounts:
     """What of a node is open to batch work, as plain amounts."""
     counts = dict(free.counts)
@@ -413,13 +370,6 @@ def of_batch(free: Amounts) -> Amounts:
         counts.get(f"{BATCH}cores", 0), counts.get(f"{BATCH}memory", 0), free.storage,
         counts_of((kind, count) for kind, count in accelerators if kind not in ("cores", "memory")),
     )  # fmt: skip
-
-
-def _capped(flavour: Flavour, part: Part) -> bool:
-    accelerators = dict(flavour.accelerators)
-    caps = [(flavour.cores, part.cores), (flavour.memory, part.memory)]
-    caps += [(accelerators.get(kind, 0), count) for kind, count in part.accelerators]
-    return all(size <= asked.cap for size, asked in caps)
 
 
 def _most(asked: Range, free: int) -> int:
