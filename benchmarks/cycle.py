@@ -1,6 +1,7 @@
-"""What durability costs: four offers held, one accepted, three released, through the books, beside the same rows written bare.
+"""What honesty costs: four offers held, one accepted, three released, through the books, beside the same rows written by the
+ledger alone, and the same statements made by the driver alone.
 
-Both on SQLite with a write-ahead log and `synchronous=FULL`, in the same folder: each commit is flushed to the disk.
+All on SQLite with a write-ahead log and `synchronous=FULL`: each commit is flushed to the disk.
 """
 
 import asyncio
@@ -8,24 +9,48 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from execbroker.books.books import Books
 from execbroker.ledger import schema
 from execbroker.ledger.ledger import Ledger
+from execbroker.ledger.rows import SessionRow
+from execbroker.ledger.transaction import Transaction
+from execbroker.model.phases import Phase
 from execbroker.model.sessions import ExecutionRequest
 from execbroker.model.times import Clock
 from execbroker.model.waist import Capacity, Node
 from execbroker.offers.asking import Plan
+from execbroker.offers.offering import Answer
 from execbroker.offers.sizing import NodeAsk
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.asks import Candidate, Part, Range
+from execbroker.scheduling.timeline import Booking, bookings_of, envelope
 
 POOL = "pool"
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL")
 Statements = list[tuple[str, Any, bool]]
+
+
+class Rates(NamedTuple):
+    """Cycles per second."""
+
+    books: float
+    ledger: float
+    driver: float
+
+
+class Cycle(NamedTuple):
+    """What was written: the offers, what they held, and the one that was accepted."""
+
+    answer: Answer
+    held: list[Booking]
+
+    @property
+    def accepted(self) -> SessionRow:
+        return self.answer.offers[0]
 
 
 def wanted(number: int) -> Wanted:
@@ -50,25 +75,53 @@ async def books(folder: Path) -> AsyncIterator[tuple[Books, Ledger]]:
         await ledger.close()
 
 
-async def one_cycle(found: Books, number: int) -> None:
-    answer = await found.offer(wanted(number))
-    await found.accept(answer.offers[0].uuid)
-
-
-async def through_books(folder: Path, cycles: int, clients: int, record: Statements | None = None) -> float:
-    """Cycles per second; what is written goes into `record`, where that is given."""
-    async with books(folder) as (found, ledger):
-        if record is not None:
-            _listen(ledger, record)
-        left = iter(range(cycles))
+async def through_books(folder: Path, cycles: int, clients: int) -> tuple[float, list[Cycle]]:
+    """Cycles per second, and what was written."""
+    requests, answers = iter([wanted(number) for number in range(cycles)]), []
+    async with books(folder) as (found, _):
 
         async def client() -> None:
-            for number in left:
-                await one_cycle(found, number)
+            for request in requests:
+                answer = await found.offer(request)
+                await found.accept(answer.offers[0].uuid)
+                answers.append(answer)
 
         began = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(clients)))
-        return cycles / (time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+    return cycles / seconds, [Cycle(answer, envelope(offer.slot for offer in answer.offers if offer.slot)) for answer in answers]
+
+
+async def by_ledger(folder: Path, cycles: list[Cycle], together: int, record: Statements | None = None) -> float:
+    """The same rows, without looking for them, without keeping a timeline and without asking anyone."""
+    schema.prepare(folder / "ledger.sqlite")
+    ledger = Ledger(folder / "ledger.sqlite")
+    now = int(time.time())
+    if record is not None:
+        _listen(ledger, record)
+    began = time.perf_counter()
+    for first in range(0, len(cycles), together):
+        batch = cycles[first : first + together]
+        async with ledger.write() as transaction:
+            for cycle in batch:
+                transaction.add_offerset(cycle.answer.offerset, cycle.answer.offers)
+                transaction.book(cycle.answer.offerset.uuid, cycle.held)
+        async with ledger.write() as transaction:
+            for cycle in batch:
+                await _accept(transaction, cycle, now)
+    seconds = time.perf_counter() - began
+    await ledger.close()
+    return len(cycles) / seconds
+
+
+async def _accept(transaction: Transaction, cycle: Cycle, now: int) -> None:
+    offerset, accepted = cycle.answer.offerset.uuid, cycle.accepted
+    assert accepted.slot is not None
+    transaction.record(accepted.uuid, Phase.ACCEPTED, now)
+    await transaction.move(accepted, Phase.WAITING, now, due=accepted.slot.prepare)
+    await transaction.turn_down(offerset, Phase.REJECTED, now)
+    await transaction.unbook([offerset])
+    transaction.book(accepted.uuid, bookings_of(accepted.slot))
 
 
 def _listen(ledger: Ledger, record: Statements) -> None:
@@ -76,8 +129,6 @@ def _listen(ledger: Ledger, record: Statements) -> None:
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     connection.record = record
-    assert ledger.writing.connection is not None
-    ledger.writing.connection.close()
     ledger.writing.connection = connection
 
 
@@ -96,8 +147,8 @@ class _Recorder(sqlite3.Connection):
         return super().executemany(sql, parameters)
 
 
-def bare(folder: Path, record: Statements, cycles: int) -> float:
-    """The same statements by the driver alone, in the same transactions."""
+def by_driver(folder: Path, record: Statements, cycles: int) -> float:
+    """The same statements, in the same transactions, with the values as they go into the store."""
     schema.prepare(folder / "ledger.sqlite")
     connection = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)
     for pragma in PRAGMAS:
@@ -113,10 +164,13 @@ def bare(folder: Path, record: Statements, cycles: int) -> float:
     return cycles / seconds
 
 
-def compare(cycles: int, clients: int) -> tuple[float, float]:
-    """Cycles per second through the books and bare."""
+def compare(cycles: int, clients: int) -> Rates:
+    """One after the other in the same process, the first of each to warm up."""
     record: Statements = []
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two, tempfile.TemporaryDirectory() as three:
-        asyncio.run(through_books(Path(one), cycles, clients, record))
-        ours = asyncio.run(through_books(Path(two), cycles, clients))
-        return ours, bare(Path(three), record, cycles)
+    with ExitStack() as stack:
+        folders = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(5))
+        asyncio.run(through_books(next(folders), 100, clients))
+        ours, written = asyncio.run(through_books(next(folders), cycles, clients))
+        asyncio.run(by_ledger(next(folders), written, clients, record))
+        ledger = asyncio.run(by_ledger(next(folders), written, clients))
+        return Rates(ours, ledger, by_driver(next(folders), record, cycles))

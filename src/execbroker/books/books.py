@@ -3,7 +3,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, select
 
 from execbroker.books.batches import Batches, Operation, T, nothing
 from execbroker.books.caps import Caps
@@ -25,7 +25,6 @@ from execbroker.offers.quoting import most_of, requoted, within
 from execbroker.offers.refusing import why_not
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.amounts import NOTHING, Amounts
-from execbroker.scheduling.asks import FOREVER
 from execbroker.scheduling.moving import Limits, fits, longer, room_after
 from execbroker.scheduling.objectives import find
 from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of, envelope, share_of
@@ -137,16 +136,20 @@ class Books:
         async def operation(transaction: Transaction, now: int) -> SessionRow:
             row = await _find(transaction, uuid, Phase.ACCEPTED)
             assert row.slot is not None
-            self._check_room(row.offerset, row.slot, now)
+            pieces = bookings_of(row.slot)
+            self._check_room(row.offerset, pieces, now)
             late = now - row.slot.start
             warning = message("WARN", "late", "Accepted {late} s after its start; it ends as promised", late=late)
-            await transaction.move(row, Phase.ACCEPTED, now, [warning] if late > 0 else [], due=now)
-            accepted = replace(row, phase=Phase.ACCEPTED, modified=now)
+            said = [warning] if late > 0 else []
             if isinstance(then := step(Phase.WAITING, row.slot, now), Wait):  # nothing for the engine to do before that
-                await transaction.move(accepted, Phase.WAITING, now, due=then.until)
-            await _turn_down(transaction, row.offerset, Phase.REJECTED, now)
+                transaction.record(uuid, Phase.ACCEPTED, now, *said)
+                await transaction.move(row, Phase.WAITING, now, due=then.until)
+            else:
+                await transaction.move(row, Phase.ACCEPTED, now, said, due=now)
+            await transaction.turn_down(row.offerset, Phase.REJECTED, now)
             await self.holdings.release(transaction, row.offerset)
-            self.holdings.hold(transaction, uuid, bookings_of(row.slot))
+            self.holdings.hold(transaction, uuid, pieces)
+            accepted = replace(row, phase=Phase.ACCEPTED, modified=now)
             self._pulling.add(accepted)
             return accepted
 
@@ -313,7 +316,7 @@ class Books:
 
     async def _expire(self, transaction: Transaction, now: int) -> None:
         for offerset in self.holdings.expired(now):
-            await _turn_down(transaction, offerset, Phase.EXPIRED, now, before=now)
+            await transaction.turn_down(offerset, Phase.EXPIRED, now, before=now)
             await self._shrink(transaction, offerset)
 
     async def _shrink(self, transaction: Transaction, offerset: UUID) -> None:
@@ -322,9 +325,9 @@ class Books:
         await self.holdings.release(transaction, offerset)
         self.holdings.hold(transaction, offerset, envelope(row.slot for row in map(read_session, rows) if row.slot))
 
-    def _check_room(self, offerset: UUID, slot: Slot, now: int) -> None:
+    def _check_room(self, offerset: UUID, pieces: list[Booking], now: int) -> None:
         """The platform may have become smaller since the offer was made. Raises IllegalMove."""
-        pieces = clip(bookings_of(slot), now)
+        pieces = clip(pieces, now)
         if all(self.timeline.has(piece.place) and not self.timeline.short(piece.place, now) for piece in pieces):
             return
         held = self.holdings.of(offerset)
@@ -334,7 +337,7 @@ class Books:
         finally:
             self.timeline.take(held)
         if not room:
-            text = f"{slot.platform} has become smaller and cannot keep this offer any more; ask again"
+            text = f"{pieces[0].place.platform} has become smaller and cannot keep this offer any more; ask again"
             raise IllegalMove(text, phase=Phase.OFFERED.value, allowed=[Phase.REJECTED.value])
 
     def _reasons(self, wanted: Wanted, now: int) -> list[MessageItem]:
@@ -379,20 +382,5 @@ def _check_cost(quote: str | None, limits: Limits) -> None:
                 raise NoRoom(f"It would cost {due:.6g}, {due - limit:.6g} more than its request allows")
 
 
-async def _turn_down(transaction: Transaction, offerset: UUID, to: Phase, now: int, before: int = FOREVER) -> None:
-    """Move the open offers of this that expire before `before` or then to REJECTED or EXPIRED."""
-    values = {"of": str(offerset), "at": Phase.OFFERED.value, "before": before, "to": to.value, "now": now}
-    rows = await transaction.fetch(_TURN_DOWN, values)
-    for row in rows:
-        transaction.record(UUID(row.uuid), to, now)
-    transaction.touched |= {UUID(row.uuid) for row in rows} | {offerset}
-
-
 _ONE = select(sessions).where(sessions.c.uuid == bindparam("of"))
 _OPEN = select(sessions).where(sessions.c.offerset == bindparam("of"), sessions.c.phase == bindparam("at"))
-_TURN_DOWN = (
-    update(sessions)
-    .where(sessions.c.offerset == bindparam("of"), sessions.c.phase == bindparam("at"), sessions.c.expires <= bindparam("before"))
-    .values(phase=bindparam("to"), modified=bindparam("now"), version=sessions.c.version + 1)
-    .returning(sessions.c.uuid)
-)

@@ -12,6 +12,7 @@ from execbroker.ledger.writing import Parameters, Statement, Writing
 from execbroker.model.messages import MessageItem
 from execbroker.model.phases import Phase
 from execbroker.scheduling.amounts import Amounts
+from execbroker.scheduling.asks import FOREVER
 from execbroker.scheduling.timeline import Booking, Place
 
 
@@ -121,6 +122,14 @@ class Transaction:
         self.due |= (due := values.get("due")) is not None and due <= now
         return True
 
+    async def turn_down(self, offerset: UUID, to: Phase, now: int, before: int = FOREVER) -> None:
+        """Move the open offers of this that expire before `before` or then to REJECTED or EXPIRED."""
+        values = {"of": str(offerset), "at": Phase.OFFERED.value, "before": before, "to": to.value, "now": now}
+        uuids = [UUID(row.uuid) for row in await self.fetch(_TURN_DOWN, values)]
+        for uuid in uuids:
+            self.record(uuid, to, now)
+        self.touched.update(uuids, [offerset])
+
 
 def _rows_of(amounts: Amounts) -> Iterator[tuple[str, dict[str, int]]]:
     yield "", {"cores": amounts.cores, "memory": amounts.memory, "storage": amounts.storage, "count": 0}
@@ -131,6 +140,12 @@ def _rows_of(amounts: Amounts) -> Iterator[tuple[str, dict[str, int]]]:
 _COLUMN_TEXT: dict[str, Callable[[Any], str]] = {"state": state_text, "slot": slot_text, "outcome": str}
 _WIDE: dict[str, Any] = {"cores": 0, "memory": 0, "storage": 0, "kind": None, "count": 0}
 _UNBOOK = delete(bookings).where(bookings.c.holder == bindparam("of"))
+_TURN_DOWN = (
+    update(sessions)
+    .where(sessions.c.offerset == bindparam("of"), sessions.c.phase == bindparam("at"), sessions.c.expires <= bindparam("before"))
+    .values(phase=bindparam("to"), modified=bindparam("now"), version=sessions.c.version + 1)
+    .returning(sessions.c.uuid)
+)
 _GUARDS = {"of": sessions.c.uuid, "at": sessions.c.phase, "leased": sessions.c.lease}
 
 

@@ -1,6 +1,6 @@
 import secrets
 from dataclasses import dataclass, replace
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import TypeAdapter
 
@@ -77,7 +77,7 @@ def quote_of(wanted: Wanted, choice: Choice) -> str:
 
 def new_uuid() -> UUID:
     """A random uuid whose last 16 bits are zero: they number the components of the thing it names."""
-    return UUID(int=uuid4().int & ~(COMPONENTS - 1))
+    return UUID(bytes=secrets.token_bytes(14) + bytes(2), version=4)
 
 
 def ended(slot: Slot, now: int, *, used: bool) -> Slot:

@@ -33,17 +33,18 @@ def find(timeline: Timeline, ask: Ask, now: int) -> list[Choice]:
     `earliest` each starts when the one before it ends, or as soon after as there is room.
     """
     found: list[Choice] = []
+    known: set[Slot] = set()
     series = [(objective, SERIES[objective](timeline, ask, now)) for objective in ask.objectives]
     while series and len(found) < ask.limit:
         for objective, slots in list(series):
             if len(found) == ask.limit:
                 break
-            known = {choice.slot for choice in found}
             slot = next((slot for slot in slots if slot not in known), None)
             if slot is None:
                 series.remove((objective, slots))
             else:
                 found.append(Choice(slot, objective))
+                known.add(slot)
     return found
 
 

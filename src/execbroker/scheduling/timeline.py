@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from math import ceil
 from typing import NamedTuple
@@ -231,7 +232,7 @@ class Timeline:
     def short(self, place: Place, since: int) -> bool:
         """Whether at any time after `since` more is held than there is."""
         site = self.sites[place.platform]
-        return bool((site.profile(place.node).least(since, NEVER) < 0).any())
+        return bool(site.profile(place.node).least(since, NEVER).min() < 0)
 
     def take(self, bookings: Iterable[Booking]) -> None:
         for place, start, end, amounts in bookings:
@@ -318,10 +319,8 @@ def combine(pieces: list[Booking], how: Callable[[Amounts, Amounts], Amounts]) -
         here = [piece for piece in pieces if piece.place == place and piece.start < piece.end]
         edges = sorted({edge for piece in here for edge in (piece.start, piece.end)})
         for start, end in pairwise(edges):
-            amounts = NOTHING
-            for piece in here:
-                if piece.start <= start and end <= piece.end:
-                    amounts = how(amounts, piece.amounts)
+            covering = [piece.amounts for piece in here if piece.start <= start and end <= piece.end]
+            amounts = reduce(how, covering) if covering else NOTHING
             if amounts == NOTHING:
                 continue
             if combined and combined[-1].place == place and combined[-1].end == start and combined[-1].amounts == amounts:
