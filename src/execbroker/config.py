@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from execbroker.errors import StartupError
 from execbroker.model.times import Duration
@@ -146,6 +146,9 @@ def load(path: Path | None = None, **flags: Any) -> Config:
 
     try:
         return Loaded(**given)
+    except SettingsError as error:  # it quotes the key
+        name = "EXECBROKER_" + str(error).split('"')[1].upper()
+        raise StartupError(f"{name} must be JSON; one key of it alone is set by {name}__<KEY>") from None
     except ValidationError as error:
         faults = [f"  {'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors()]
         raise StartupError("\n".join([f"The configuration{f' in {path}' if path else ''} is wrong:", *faults])) from None

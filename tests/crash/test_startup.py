@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from brokersite import Site, asked
+from execbroker.config import load
 from execbroker.errors import StartupError
 from execbroker.ledger import schema
 
@@ -73,3 +74,9 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "broker").write_text("a file")
     with pytest.raises(StartupError, match="cannot be used: File exists"):
         asyncio.run(opens(tmp_path))
+
+
+def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXECBROKER_DATA", "/srv/execbroker")
+    with pytest.raises(StartupError, match=r"EXECBROKER_DATA must be JSON; .* EXECBROKER_DATA__<KEY>"):
+        load()
