@@ -17,6 +17,7 @@ from execbroker.books.books import Books
 from execbroker.ledger import schema
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow
+from execbroker.ledger.sqlite import Sqlite
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.phases import Phase
 from execbroker.model.sessions import ExecutionRequest
@@ -63,8 +64,8 @@ def wanted(number: int) -> Wanted:
 
 @asynccontextmanager
 async def books(folder: Path) -> AsyncIterator[tuple[Books, Ledger]]:
-    schema.prepare(folder / "ledger.sqlite")
-    ledger = Ledger(folder / "ledger.sqlite")
+    schema.prepare(Sqlite(folder / "ledger.sqlite"))
+    ledger = Ledger(Sqlite(folder / "ledger.sqlite"))
     found = Books(ledger, Clock())
     await found.open()
     await found.learn(POOL, Capacity(tuple(Node(str(number), 64, 256) for number in range(100))))
@@ -94,8 +95,8 @@ async def through_books(folder: Path, cycles: int, clients: int) -> tuple[float,
 
 async def by_ledger(folder: Path, cycles: list[Cycle], together: int, record: Statements | None = None) -> float:
     """The same rows, without looking for them, without keeping a timeline and without asking anyone."""
-    schema.prepare(folder / "ledger.sqlite")
-    ledger = Ledger(folder / "ledger.sqlite")
+    schema.prepare(Sqlite(folder / "ledger.sqlite"))
+    ledger = Ledger(Sqlite(folder / "ledger.sqlite"))
     now = int(time.time())
     if record is not None:
         _listen(ledger, record)
@@ -125,11 +126,14 @@ async def _accept(transaction: Transaction, cycle: Cycle, now: int) -> None:
 
 
 def _listen(ledger: Ledger, record: Statements) -> None:
-    connection = sqlite3.connect(ledger.path, timeout=0, isolation_level=None, check_same_thread=False, factory=_Recorder)
+    assert isinstance(ledger.database, Sqlite)
+    connection = sqlite3.connect(
+        ledger.database.path, timeout=0, isolation_level=None, check_same_thread=False, factory=_Recorder
+    )
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     connection.record = record
-    ledger.writing.connection = connection
+    ledger.database.connection = connection
 
 
 class _Recorder(sqlite3.Connection):
@@ -149,7 +153,7 @@ class _Recorder(sqlite3.Connection):
 
 def by_driver(folder: Path, record: Statements, cycles: int) -> float:
     """The same statements, in the same transactions, with the values as they go into the store."""
-    schema.prepare(folder / "ledger.sqlite")
+    schema.prepare(Sqlite(folder / "ledger.sqlite"))
     connection = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")

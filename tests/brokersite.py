@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import httpx
 
+import stores
 from execbroker.app import create_app
 from execbroker.config import Config
 from execbroker.ledger.audit import audit
@@ -24,6 +25,9 @@ class ManualClock(Clock):
 
     def now(self) -> datetime:
         return self._now
+
+    def agreed(self, _database: int | None) -> int:
+        return self.seconds
 
     def monotonic(self) -> float:
         return self._gone
@@ -54,7 +58,8 @@ class Site:
 
     def __init__(self, folder: Path, clock: ManualClock | None = None, **settings: Any) -> None:
         self.folder, self.clock = folder / "broker", clock or ManualClock()
-        self.settings: dict[str, Any] = {"platforms": [platform()], "auth": {"mode": "none"}, **settings}
+        where = {"folder": self.folder, "database": stores.address(self.folder)}
+        self.settings: dict[str, Any] = {"platforms": [platform()], "auth": {"mode": "none"}, **where, **settings}
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -65,7 +70,7 @@ class Site:
 
     async def _open(self) -> None:
         self._stack = AsyncExitStack()
-        self.app = create_app(Config(folder=self.folder, **self.settings), self.clock, engine=False)
+        self.app = create_app(Config(**self.settings), self.clock, engine=False)
         await self._stack.enter_async_context(self.app.router.lifespan_context(self.app))
         transport = httpx.ASGITransport(self.app)
         self.client = await self._stack.enter_async_context(

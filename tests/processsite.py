@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+import stores
+
 DEADLINE = 20.0
 SITE = {
     "name": "site",
@@ -47,7 +49,7 @@ class Site:
     def start(self) -> "Site":
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "config.yaml"
-        config.write_text(yaml.safe_dump(self.settings))
+        config.write_text(yaml.safe_dump({**self.settings, "database": stores.address(self.data)}))
         self.process = spawn("serve", "--config", str(config), "--port", str(self.port), "--data", str(self.data))
         self.said = [self.process.stdout.readline().strip() for _ in range(2)]
         if not all(self.said):
@@ -66,7 +68,8 @@ class Site:
         return self.process.returncode, out, err
 
     def __call__(self, *words: str, **how: Any) -> Finished:
-        return execbroker(*words, "--data", str(self.data), **how)
+        database = {"EXECBROKER_DATABASE": address} if (address := stores.address(self.data)) else {}
+        return execbroker(*words, "--data", str(self.data), **database, **how)
 
 
 def environment(**values: str) -> dict[str, str]:

@@ -20,7 +20,9 @@ from execbroker.engine.engine import Engine
 from execbroker.errors import BrokerError, StartupError
 from execbroker.ledger import schema
 from execbroker.ledger.audit import Findings, audit, report
+from execbroker.ledger.database import Database
 from execbroker.ledger.ledger import Ledger
+from execbroker.ledger.sqlite import Sqlite
 from execbroker.metrics import Measured, Metrics
 from execbroker.model.times import Clock
 from execbroker.platforms.base import Context, Platform
@@ -70,6 +72,17 @@ class Parts:
                     await closing.wait()
 
 
+def database_of(config: Config) -> Database:
+    """Raises StartupError where the database's driver is missing, or its address is none."""
+    if config.database is None:
+        return Sqlite(config.folder / "ledger.sqlite")
+    try:
+        from execbroker.ledger.postgres import Postgres
+    except ImportError:
+        raise StartupError("For PostgreSQL psycopg is needed: pip install 'execbroker[postgres]'") from None
+    return Postgres(config.database.get_secret_value())
+
+
 def load_fetchers(config: Config) -> list[Fetcher]:
     return [point.load()(config.data) for point in entry_points(group="execbroker.fetchers")]
 
@@ -91,11 +104,12 @@ async def running(config: Config, clock: Clock, metrics: Metrics, *, engine: boo
     Raises StartupError where the data folder is in use, or of a newer version.
     """
     async with AsyncExitStack() as stack:
-        stack.enter_context(_locked(config.folder))
-        database = config.folder / "ledger.sqlite"
+        stack.enter_context(_locked(config.folder, alone=config.database is None))
+        database = database_of(config)
         await asyncio.to_thread(schema.prepare, database)
         ledger = Ledger(database)
         stack.push_async_callback(ledger.close)
+        await ledger.open()
         notes: set[asyncio.Task[None]] = set()
 
         def keep(what: str, seconds: float, amount: float) -> None:
@@ -134,11 +148,12 @@ async def _note(ledger: Ledger, what: str, seconds: float, amount: float, clock:
         log.warning("ledger.measure_lost", what=what, error=error.detail)
 
 
-def _locked(folder: Path) -> IO[str]:
-    """The data folder, for this broker alone: the lock goes with the process, however it ends. Raises StartupError."""
+def _locked(folder: Path, *, alone: bool) -> IO[str]:
+    """The data folder, for this broker `alone`, or for all on the same database: the lock goes with the process, however it
+    ends. Raises StartupError."""
     try:
         lock = (folder / "lock").open("a")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
         raise StartupError(
@@ -189,9 +204,9 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     return app
 
 
-async def audit_folder(folder: Path, clock: Clock) -> Findings:
-    """Audit the ledger of a data folder, whether a broker uses it or not. Raises StartupError where it has none to read."""
-    database = folder / "ledger.sqlite"
+async def audit_ledger(config: Config, clock: Clock) -> Findings:
+    """Audit the ledger, whether a broker uses it or not. Raises StartupError where there is none to read."""
+    database = database_of(config)
     schema.check(database)
     ledger = Ledger(database)
     try:

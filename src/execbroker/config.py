@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from execbroker.errors import StartupError
@@ -67,6 +67,9 @@ class Config(BaseSettings):
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 for any that is free.")
     folder: Path = Field(default_factory=data_folder, description="Where the broker keeps its database, token and sessions.")
+    database: SecretStr | None = Field(
+        None, description="The address of a PostgreSQL database, for several brokers; else the ledger is a file in the folder."
+    )
     public_url: str | None = Field(None, description="The address under which clients reach the broker, where it is another one.")
     reply: Literal["body", "redirect"] = Field("body", description="Answer POST /requests and /direct with 200, or with 303.")
     media_type: Literal["json", "yaml"] = Field("json", description="What is spoken to clients that do not say what they read.")

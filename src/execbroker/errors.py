@@ -13,6 +13,7 @@ BrokerError                what a request is answered with; carries its HTTP sta
 ├─ RangeNotSatisfiable 416
 ├─ Invalid            422  wrong types, or a missing `kind`; has a list of faults
 ├─ Busy               503  try again, `Retry-After`
+│  └─ Interrupted     503  the database went away
 └─ StorageFull        507
 PlatformError              what a platform's verb may raise
 ├─ Unreachable             nothing is known; the session keeps its phase
@@ -113,6 +114,10 @@ class Busy(BrokerError):
     status = 503
     title = "Too busy, try again"
     headers = {"Retry-After": "1"}
+
+
+class Interrupted(Busy):
+    title = "The database went away; try again"
 
 
 class StorageFull(BrokerError):

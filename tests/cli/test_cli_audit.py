@@ -1,13 +1,11 @@
-import sqlite3
 from pathlib import Path
 
+import stores
 from processsite import SITE, Site, execbroker
 
 
 def change(site: Site, statement: str) -> None:
-    with sqlite3.connect(site.data / "ledger.sqlite", timeout=10) as database:
-        assert database.execute(statement).rowcount > 0
-    database.close()
+    assert stores.execute(site.data, statement)
 
 
 def test_the_audit_of_a_broker_that_works_and_of_one_that_does_not(own_broker: Site) -> None:

@@ -1,12 +1,12 @@
 import json
 import signal
 import socket
-import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
 
+import stores
 from processsite import SITE, Site, execbroker
 
 
@@ -67,10 +67,8 @@ def test_a_data_folder_that_cannot_be_made_is_one_sentence_and_2(tmp_path: Path)
 def test_a_newer_database_is_one_sentence_and_2(own_broker: Site) -> None:
     own_broker.start()
     own_broker.stop()
-    with sqlite3.connect(own_broker.data / "ledger.sqlite") as database:
-        database.execute("UPDATE alembic_version SET version_num = '9999'")
-    database.close()
-    done = execbroker("serve", "--port", "0", "--data", str(own_broker.data))
+    stores.execute(own_broker.data, "UPDATE alembic_version SET version_num = '9999'")
+    done = own_broker("serve", "--port", "0")
     assert (done.code, done.out) == (2, "")
     assert "newer version" in done.err
     assert len(done.err.splitlines()) == 1

@@ -1,7 +1,7 @@
 """Brokers on demand, each a process of its own: everything is imported once, and every broker is a fork that is ready at once.
 
-A line of JSON in, `{"folder", "port", "die_at"}`, starts a broker; a line out is its pid. Settings that differ from those here
-may follow the folder on the command line, as JSON.
+A line of JSON in, `{"folder", "database", "port", "die_at"}`, starts a broker; a line out is its pid. Settings that differ from
+those here may follow the folder on the command line, as JSON.
 """
 
 import gc
@@ -26,10 +26,10 @@ PLATFORM = {
 SETTINGS = {"platforms": [PLATFORM], "auth": {"mode": "none"}, "offers": {"expires": "PT1M"}}
 
 
-def serve(folder: str, port: int, die_at: str | None) -> None:
+def serve(folder: str, database: str | None, port: int, die_at: str | None) -> None:
     os.environ["EXECBROKER_DIE_AT"] = die_at or ""
     importlib.reload(faults)
-    config = Config(folder=folder, port=port, **SETTINGS)
+    config = Config(folder=folder, database=database, port=port, **SETTINGS)
     uvicorn.run(create_app(config), host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=5)
 
 

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import socket
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +16,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+import stores
 from brokersite import NOTEBOOK, asked
 from execbroker.ledger.audit import audit
 from execbroker.ledger.ledger import Ledger
@@ -59,7 +59,8 @@ class Broker:
         self.port = free_port()
         assert self.nursery.stdin
         assert self.nursery.stdout
-        wish = json.dumps({"folder": str(self.folder), "port": self.port, "die_at": die_at})
+        where = {"folder": str(self.folder), "database": stores.address(self.folder), "port": self.port}
+        wish = json.dumps({**where, "die_at": die_at})
         async with self.turn:
             self.nursery.stdin.write(f"{wish}\n".encode())
             self.pid = json.loads(await self.nursery.stdout.readline())
@@ -95,10 +96,7 @@ class Broker:
         return not await self._phases(f"phase NOT IN ({', '.join(repr(str(phase)) for phase in (*FINAL, 'OFFERED'))})")
 
     async def _phases(self, where: str) -> list[str]:
-        with sqlite3.connect(self.folder / "ledger.sqlite", timeout=10) as database:
-            found = [phase for (phase,) in database.execute(f"SELECT phase FROM sessions WHERE {where}")]
-        database.close()
-        return found
+        return [phase for (phase,) in stores.execute(self.folder, f"SELECT phase FROM sessions WHERE {where}")]
 
     async def check(self, *, exactly_once: bool = True) -> None:
         """Everything ended, each ran once and kept its output, the books balance, and no folder is nobody's."""
@@ -111,7 +109,7 @@ class Broker:
         await self.check_books()
 
     async def check_books(self) -> None:
-        ledger = Ledger(self.folder / "ledger.sqlite")
+        ledger = Ledger(stores.database(self.folder))
         try:
             assert (await audit(ledger, 0)).errors == ()
             held: dict[UUID, int] = {}
@@ -129,10 +127,7 @@ class Broker:
         assert {folder.name for folder in (self.folder / "sessions").glob("*")} <= known
 
     async def _rows(self, query: str) -> list[Any]:
-        with sqlite3.connect(self.folder / "ledger.sqlite", timeout=10) as database:
-            rows = database.execute(query).fetchall()
-        database.close()
-        return rows
+        return stores.execute(self.folder, query)
 
 
 @asynccontextmanager

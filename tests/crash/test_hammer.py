@@ -18,6 +18,7 @@ import httpx
 import pytest
 from test_crash import NURSERY, Broker
 
+import stores
 from brokersite import NOTEBOOK, asked, uuid_of
 from execbroker.ledger.audit import audit
 from execbroker.ledger.ledger import Ledger
@@ -170,7 +171,7 @@ class Hammer:
             self.up.set()
 
     async def check_audit(self) -> None:
-        ledger = Ledger(self.broker.folder / "ledger.sqlite")
+        ledger = Ledger(stores.database(self.broker.folder))
         try:
             assert (await audit(ledger, int(datetime.now(UTC).timestamp()))).errors == ()
         finally:

@@ -10,6 +10,7 @@ from brokersite import Site, asked
 from execbroker.config import load
 from execbroker.errors import StartupError
 from execbroker.ledger import schema
+from execbroker.ledger.sqlite import Sqlite
 
 
 async def opens(folder: Path) -> None:
@@ -62,12 +63,12 @@ def test_the_schema_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE measures (in_the_way)")
     with pytest.raises(StartupError):
-        schema.prepare(path)
+        schema.prepare(Sqlite(path))
     assert database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("measures",)]
     database.execute("DROP TABLE measures")
     database.close()
-    schema.prepare(path)
-    schema.prepare(path)
+    schema.prepare(Sqlite(path))
+    schema.prepare(Sqlite(path))
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:

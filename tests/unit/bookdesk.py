@@ -2,25 +2,21 @@
 
 import asyncio
 import json
-import shutil
-import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import select
 
+import stores
 from brokersite import ManualClock
 from execbroker.books.books import Books
 from execbroker.books.caps import Caps
 from execbroker.books.holdings import core_seconds
-from execbroker.ledger import schema
 from execbroker.ledger.audit import audit
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, read_session
@@ -41,13 +37,6 @@ T = TypeVar("T")
 NODES = (Node("one", 4, 8, 20), Node("two", 3, 4, 10))
 POOLS = (("idl", 2), ("staging", 10))
 LASTS = 60
-
-
-@cache
-def empty_database() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="execbroker-test-")) / "empty.sqlite"
-    schema.prepare(path)
-    return path
 
 
 def wanted(cores: int = 1, memory: int = 1, duration: int = 10, storages: Iterable[tuple[int, int]] = (), **more: Any) -> Wanted:
@@ -120,24 +109,6 @@ def shifted(slot: Slot, by: int) -> Slot:
     return replace(longer(slot, by), prepare=slot.prepare + by, start=slot.start + by)
 
 
-@contextmanager
-def no_new_offersets(path: Path, after: int = 0) -> Iterator[None]:
-    """The database refuses to take more offersets than so many new ones: a transaction that writes more fails as a whole."""
-    with sqlite3.connect(path) as database:
-        (known,) = database.execute("SELECT count(*) FROM offersets").fetchone()
-        database.execute(
-            f"CREATE TRIGGER broken BEFORE INSERT ON offersets WHEN (SELECT count(*) FROM offersets) >= {known + after} "
-            "BEGIN SELECT RAISE(ABORT, 'broken'); END"
-        )
-    database.close()
-    try:
-        yield
-    finally:
-        with sqlite3.connect(path) as database:
-            database.execute("DROP TRIGGER broken")
-        database.close()
-
-
 @dataclass
 class Offer:
     """What the test itself knows of an offer."""
@@ -157,8 +128,8 @@ class Desk:
 
     def __init__(self, caps: Caps | None = None, prices: Prices | None = None) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="execbroker-test-")
-        self.path = Path(self.folder.name) / "ledger.sqlite"
-        shutil.copy(empty_database(), self.path)
+        self.path = Path(self.folder.name)
+        stores.prepared(self.path)
         self.clock, self.caps = ManualClock(), caps or Caps()
         self.prices = {"site": prices} if prices else None
         self.nodes: tuple[Node, ...] = NODES
@@ -170,7 +141,7 @@ class Desk:
         self.unsure = False
 
     async def open(self) -> None:
-        self.ledger = Ledger(self.path)
+        self.ledger = Ledger(stores.database(self.path))
         self.books = Books(self.ledger, self.clock, self.prices, self.caps)
         await self.books.open()
         await self.books.learn("site", self.capacity)

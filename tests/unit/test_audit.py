@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, update
 
+import stores
 from brokersite import ManualClock, Site, asked, platform
-from execbroker.ledger import schema
 from execbroker.ledger.audit import Findings, audit
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.tables import bookings, capacities, sessions
@@ -38,8 +38,7 @@ def there(node: str = "a", kind: str = "", shrunk: int | None = None, **amounts:
 
 @asynccontextmanager
 async def ledger_of(folder: Path, held: list[dict[str, Any]], places: list[dict[str, Any]]) -> AsyncIterator[Ledger]:
-    schema.prepare(folder / "ledger.sqlite")
-    ledger = Ledger(folder / "ledger.sqlite")
+    ledger = Ledger(stores.prepared(folder))
     try:
         async with ledger.write() as transaction:
             transaction.insert(bookings, *held)

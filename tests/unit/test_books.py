@@ -1,18 +1,18 @@
 """The books on a real ledger: memory, ledger and what was promised always agree, and no node gives more than it has."""
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
-from bookdesk import LASTS, NODES, Desk, future, longer, no_new_offersets, opened, total, wanted
+from bookdesk import LASTS, NODES, Desk, future, longer, opened, total, wanted
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
+import stores
 from execbroker.books.batches import QUEUE
 from execbroker.books.caps import Caps
 from execbroker.errors import BrokerError, Busy, IllegalMove, NoRoom, NotFound
@@ -254,7 +254,7 @@ class BooksMachine(RuleBasedStateMachine):
             more = books.learn("site", replace(before, nodes=nodes)), books.direct(request), books.offer(request)
             return await asyncio.gather(*work, *more, return_exceptions=True)
 
-        with no_new_offersets(self.desk.path, after=1):
+        with stores.refusing_offersets(self.desk.path, after=1):
             answers = self.run(at_once())
         assert {*map(type, answers)} == {BrokerError}
         assert books.capacities["site"] == before
@@ -274,12 +274,10 @@ def test_a_failed_commit_leaves_the_order_of_expiry() -> None:
     async def work(desk: Desk) -> None:
         for expires in (50, 10, 40, 20, 30, 60):
             await desk.books.offer(replace(wanted(earliest=desk.clock.seconds + 100), expires=expires))
-        with sqlite3.connect(desk.path) as database:
-            database.execute("CREATE TRIGGER broken BEFORE INSERT ON offersets BEGIN SELECT RAISE(ABORT, 'broken'); END")
-        database.close()
-        for expires in (5, 35, 1):
-            with pytest.raises(BrokerError, match="nothing was changed"):
-                await desk.books.offer(replace(wanted(), expires=expires))
+        with stores.refusing_offersets(desk.path):
+            for expires in (5, 35, 1):
+                with pytest.raises(BrokerError, match="nothing was changed"):
+                    await desk.books.offer(replace(wanted(), expires=expires))
         expiries = desk.books.holdings._expiries
         assert all(expiries[(index - 1) // 2] <= expiries[index] for index in range(1, len(expiries)))
         assert desk.books.next_expiry == desk.clock.seconds + 10
@@ -306,13 +304,12 @@ def test_what_is_booked_is_known_after_the_clock_was_far_ahead() -> None:
 def test_a_locked_database_is_busy_and_changes_nothing() -> None:
     async def work(desk: Desk) -> None:
         before = await desk.books.offer(wanted())
-        with sqlite3.connect(desk.path, isolation_level=None) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with stores.connection(desk.path) as other:
+            other.execute(stores.alone())
             answers = await asyncio.gather(
                 desk.books.offer(wanted()), desk.books.accept(before.offers[0].uuid), return_exceptions=True
             )
             other.execute("ROLLBACK")
-        other.close()
         assert [type(answer) for answer in answers] == [Busy, Busy]
         desk.enter(before)
         await desk.check()

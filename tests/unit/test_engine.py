@@ -1,7 +1,6 @@
 """Whole lives on a scripted platform, under a clock that moves from one thing that is due to the next."""
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+import stores
 from brokersite import Site, asked, names, platform, start_of, uuid_of
 from execbroker.config import RetentionSettings
 from execbroker.engine.engine import Engine
@@ -51,8 +51,7 @@ def scripted(**settings: Any) -> dict[str, Any]:
 async def history(site: Site, uuid: str) -> list[tuple[str, int]]:
     """The phases that a session came to, and when."""
     query = "SELECT phase, min(time) FROM events WHERE session = ? GROUP BY phase ORDER BY min(seq)"
-    with sqlite3.connect(site.ledger.path) as database:
-        return list(database.execute(query, (uuid,)))
+    return stores.execute(site.folder, query, (uuid,))
 
 
 def free(site: Site) -> list[int]:
@@ -226,9 +225,7 @@ def test_a_session_that_ran_while_the_broker_was_down_is_not_too_late(tmp_path: 
         await site.advance(10)
         assert await site.phase(uuid) == "WAITING"
         row = await site.ledger.session(UUID(uuid))
-        with sqlite3.connect(site.ledger.path) as database:
-            database.execute("UPDATE sessions SET phase = 'AVAILABLE' WHERE uuid = ?", (uuid,))
-        database.close()
+        stores.execute(site.folder, "UPDATE sessions SET phase = 'AVAILABLE' WHERE uuid = ?", (uuid,))
         site.clock.advance(50)
         await site.parts.platforms["site"].start(await site.engine._steps._job(row))
         site.clock.advance(6000)
@@ -368,10 +365,8 @@ def test_retention_leaves_neither_rows_nor_folders(tmp_path: Path) -> None:
         assert len([*site.store._root.iterdir()]) == 5
         await site.advance(3 * 86400)
         assert [*site.store._root.iterdir()] == []
-        with sqlite3.connect(site.ledger.path) as database:
-            for table in ("sessions", "offersets", "events", "bookings"):
-                assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
-        database.close()
+        for table in ("sessions", "offersets", "events", "bookings"):
+            assert stores.execute(site.folder, f"SELECT count(*) FROM {table}") == [(0,)]
 
     run(work, tmp_path, retention={"sessions": "P1D", "offersets": "PT1H"})
 

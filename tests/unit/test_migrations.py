@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, inspect
 from execbroker.errors import StartupError
 from execbroker.ledger import schema
 from execbroker.ledger.rows import read_slot
+from execbroker.ledger.sqlite import Sqlite
 from execbroker.ledger.tables import metadata
 from execbroker.model.waist import Share, Slot
 
@@ -32,7 +33,7 @@ def shape(path: Path) -> dict[str, Any]:
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
-    schema.prepare(tmp_path / "migrated")
+    schema.prepare(Sqlite(tmp_path / "migrated"))
     engine = create_engine(f"sqlite:///{tmp_path / 'declared'}")
     metadata.create_all(engine)
     engine.dispose()
@@ -94,20 +95,20 @@ def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 def test_the_first_schema_becomes_the_present_one_and_keeps_everything(first: Path, tmp_path: Path) -> None:
     assert rows(first) == {table: [row] for table, row in FIRST.items()}
-    schema.prepare(first)
+    schema.prepare(Sqlite(first))
     assert rows(first) == {table: [row | ADDED.get(table, {})] for table, row in FIRST.items()}
-    schema.prepare(tmp_path / "new")
+    schema.prepare(Sqlite(tmp_path / "new"))
     assert shape(first) == shape(tmp_path / "new")
     assert read_slot(rows(first)["sessions"][0]["slot"]) == Slot("site", (Share("n", 5, 6),), 1, 2, 3, 4, ((7, 8),))
 
 
 def test_only_the_present_schema_is_read_without_a_broker(first: Path, tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="schema is 0001"):
-        schema.check(first)
+        schema.check(Sqlite(first))
     with pytest.raises(StartupError, match="no broker's database"):
-        schema.check(tmp_path / "nothing")
+        schema.check(Sqlite(tmp_path / "nothing"))
     (tmp_path / "other").write_bytes(b"not a database, but long enough to look like one" * 40)
     with pytest.raises(StartupError, match="cannot be used"):
-        schema.check(tmp_path / "other")
-    schema.prepare(first)
-    schema.check(first)
+        schema.check(Sqlite(tmp_path / "other"))
+    schema.prepare(Sqlite(first))
+    schema.check(Sqlite(first))

@@ -1,7 +1,6 @@
 """Flexible sessions: what frees what, who is pulled forward first, how far, and that nobody is ever worse off for it."""
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from bookdesk import Desk, no_new_offersets, opened, wanted
+from bookdesk import Desk, opened, wanted
 
+import stores
 from brokersite import NOTEBOOK, ManualClock, Site, asked, names, platform, uuid_of
 from execbroker.books.pulling import BUDGET
 from execbroker.ledger.rows import SessionRow, State
@@ -54,11 +54,8 @@ async def latest(site: Site, session: Any) -> int:
 
 def history(site: Site, session: str, phase: str) -> list[int]:
     """When a session came to this phase."""
-    with sqlite3.connect(site.folder / "ledger.sqlite") as database:
-        query = "SELECT time FROM events WHERE session = ? AND phase = ? AND message IS NULL ORDER BY seq"
-        found = [time for (time,) in database.execute(query, (session, phase))]
-    database.close()
-    return found
+    query = "SELECT time FROM events WHERE session = ? AND phase = ? AND message IS NULL ORDER BY seq"
+    return [time for (time,) in stores.execute(site.folder, query, (session, phase))]
 
 
 async def extend(site: Site, session: str, minutes: int) -> None:
@@ -406,7 +403,7 @@ def test_the_rest_is_tried_after_a_commit_that_failed() -> None:
         (blocker,) = await taken(desk, wanted(4, duration=1000))
         waiting = await taken(desk, *[wanted(4, duration=10, flexible=True)] * many)
         settle = await cancelled(desk, blocker)
-        with no_new_offersets(desk.path):
+        with stores.refusing_offersets(desk.path):
             results = await asyncio.gather(settle(), desk.books.offer(wanted()), return_exceptions=True)
         assert all(isinstance(result, Exception) for result in results)
         assert [await start_of(desk, one) for one in waiting] == [1000 + 10 * index for index in range(many)]
@@ -425,7 +422,7 @@ def test_what_was_not_committed_is_forgotten() -> None:
         (blocker,) = await taken(desk, wanted(4, duration=1000))
         longer, gone = await taken(desk, *[wanted(4, duration=10, flexible=True)] * 2)
         (offer,) = desk.enter(await desk.books.offer(wanted(4, duration=10, flexible=True, limit=1)))
-        with no_new_offersets(desk.path):
+        with stores.refusing_offersets(desk.path):
             work = desk.books.extend(longer, -5), desk.books.cancel(gone), desk.books.accept(offer)
             await asyncio.gather(*work, desk.books.offer(wanted()), return_exceptions=True)
         settle = await cancelled(desk, blocker)

@@ -1,35 +1,66 @@
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import structlog
 
 from execbroker.books.holdings import Holdings
-from execbroker.errors import BrokerError, Busy, IllegalMove, NoRoom, NotFound
+from execbroker.errors import BrokerError, Busy, IllegalMove, Interrupted, NoRoom, NotFound
 from execbroker.faults import reach
+from execbroker.ledger.database import PATIENCE
+from execbroker.ledger.journal import News, news, publish
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.times import Clock
 
 T = TypeVar("T")
 Operation = Callable[[Transaction, int], Awaitable[T]]
+Follow = Callable[[Transaction, News, int], Awaitable[None]]
 Waiting = tuple[Operation[Any], asyncio.Future[Any]]
 
 QUEUE = 1024
 BATCH = 64
+RETRY = 0.1  # seconds
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A transaction under a name of its own, by which it is known again where its commit was interrupted."""
+
+    name: str = field(default_factory=lambda: str(uuid4()))
+    transaction: Transaction | None = None
+    answers: list[Any] = field(default_factory=list)
+    again: bool = False
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether it may have been committed, after all."""
+        return self.transaction is not None and self.transaction.ending
 
 
 class Batches:
     """Operations queue up; one task takes all that wait, does them in memory and in one transaction, and answers after the
     commit. Where the commit fails, memory is put back as it was.
 
-    `first` is done at the beginning of every transaction and `last` at its end, where that is True once more soon after.
+    `first` is done at the beginning of every transaction and `last` at its end, where that is True once more soon after. Where
+    the ledger is shared, a transaction begins by following (`follow`) what other brokers have written before it.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, holdings: Holdings, first: Operation[None], last: Operation[bool]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        holdings: Holdings,
+        follow: Follow,
+        first: Operation[None],
+        last: Operation[bool],
+    ) -> None:
         self._ledger, self._clock, self._holdings = ledger, clock, holdings
-        self._first, self._last = first, last
+        self._follow, self._first, self._last = follow, first, last
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(QUEUE)
         self._worker: asyncio.Task[None] | None = None
 
@@ -72,29 +103,51 @@ class Batches:
                     self._queue.task_done()
 
     async def _commit(self, batch: list[Waiting]) -> None:
+        """A transaction that was interrupted is made again, for a while, unless it turns out to be committed."""
+        until, uncertain = time.monotonic() + PATIENCE, None
+        while True:
+            attempt = Attempt()
+            try:
+                attempt = await self._transact(batch, attempt, uncertain)
+            except Exception as error:  # whatever it was, nothing is committed, so nothing may stay in memory
+                self._holdings.undo()
+                if isinstance(error, Interrupted) and time.monotonic() < until:
+                    uncertain = attempt if attempt.uncertain else uncertain
+                    await asyncio.sleep(RETRY)
+                    continue
+                if not isinstance(error, BrokerError):
+                    log.exception("books.commit_failed")
+                    error = BrokerError("The ledger could not be written; nothing was changed")
+                attempt = Attempt(answers=[error] * len(batch))
+            break
+        if attempt.again and self._queue.empty():
+            self._queue.put_nowait((nothing, _nobody()))
+        self._holdings.settle()
+        _answer(batch, attempt.answers)
+
+    async def _transact(self, batch: list[Waiting], attempt: Attempt, uncertain: Attempt | None) -> Attempt:
+        """What was done: this attempt, or the `uncertain` one before it, where that was done after all."""
         now = int(self._clock.now().timestamp())
         self._holdings.forget_the_past(now)
-        answers: list[Any] = []
-        try:
-            async with self._ledger.write() as transaction:
-                await self._first(transaction, now)
-                for operation, _ in batch:
-                    answers.append(await _attempt(operation, transaction, now))
-                again = await self._last(transaction, now)
-                await transaction.flush()
-                reach("books.writing" if transaction.changed else "books.reading")
-            reach("books.written" if transaction.changed else "books.read")
-        except Exception as error:  # whatever it was, nothing is committed, so nothing may stay in memory
-            self._holdings.undo()
-            if not isinstance(error, BrokerError):
-                log.exception("books.commit_failed")
-                error = BrokerError("The ledger could not be written; nothing was changed")
-            answers = [error] * len(batch)
-        else:
-            if again and self._queue.empty():
-                self._queue.put_nowait((nothing, _nobody()))
-        self._holdings.settle()
-        _answer(batch, answers)
+        async with self._ledger.write(alone=True) as transaction:
+            attempt.transaction = transaction
+            transaction.time = self._clock.agreed(transaction.time)
+            if self._ledger.database.shared:
+                found = await news(transaction, self._holdings.seq)
+                await self._follow(transaction, found, now)
+                if uncertain and uncertain.name in found.writers:
+                    return uncertain
+            await self._first(transaction, now)
+            for operation, _ in batch:
+                attempt.answers.append(await _attempt(operation, transaction, now))
+            attempt.again = await self._last(transaction, now)
+            if self._ledger.database.shared and transaction.writes:
+                publish(transaction, self._holdings.seq + 1, attempt.name, now)
+            await transaction.flush()
+            reach("books.writing" if transaction.changed else "books.reading")
+        reach("books.written" if transaction.changed else "books.read")
+        self._holdings.seq += transaction.changed
+        return attempt
 
 
 async def nothing(transaction: Transaction, now: int) -> None:

@@ -11,6 +11,7 @@ from execbroker.books.holdings import Holdings
 from execbroker.books.pulling import UNLEASED, Pulling
 from execbroker.engine.lifecycle import CHOICES, EXTENDABLE, Wait, step
 from execbroker.errors import IllegalMove, NoRoom, NotFound, StorageFull
+from execbroker.ledger.journal import News, capacity_now, look_up
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, read_session
 from execbroker.ledger.tables import sessions
@@ -43,13 +44,30 @@ class Books:
         self.capacities: dict[str, Capacity] = {}
         self._prices, self._caps = prices or {}, caps or Caps()
         self._pulling = Pulling(self.holdings, self._prices)
-        self._batches = Batches(ledger, clock, self.holdings, self._expire, self._pull)
+        self._batches = Batches(ledger, clock, self.holdings, self._follow, self._expire, self._pull)
 
     async def open(self) -> None:
         """Read the bookings back, and start work."""
-        await self.holdings.reload(self._now())
-        self._pulling.load(await self._ledger.waiting())
+        await self._reload(self._now())
         self._batches.open()
+
+    async def _reload(self, now: int) -> None:
+        await self.holdings.reload(now)
+        self._pulling.load(await self._ledger.waiting())
+
+    async def _follow(self, transaction: Transaction, news: News, now: int) -> None:
+        """Take over what other brokers have written."""
+        if not news.whole:
+            await self._reload(now)
+        elif news.holders:
+            for holder, held in (await look_up(transaction, news.holders)).items():
+                self.holdings.follow(holder, held)
+                self._pulling.follow(holder, held.waiting)
+        for platform in news.platforms & self.capacities.keys():
+            capacity = await capacity_now(transaction, platform, self.capacities[platform])
+            self._set_capacity(platform, capacity, self.timeline.site(platform).kept)
+        self.holdings.seq = news.seq
+        self.holdings.settle()
 
     async def close(self) -> None:
         """Finish what waits, then stop."""
@@ -294,9 +312,7 @@ class Books:
 
     async def _take_on(self, operation: Operation[T]) -> T:
         """Do what would fill the disk further, unless it is full already."""
-        if self._ledger.reserve.spent:
-            self._ledger.reserve.restore()
-        if self._ledger.reserve.spent:
+        if self._ledger.database.full:
             raise StorageFull("The broker's disk is full: nothing new is taken on until there is room again")
         return await self.write(operation)
 
@@ -316,8 +332,8 @@ class Books:
 
     async def _expire(self, transaction: Transaction, now: int) -> None:
         for offerset in self.holdings.expired(now):
-            await transaction.turn_down(offerset, Phase.EXPIRED, now, before=now)
-            await self._shrink(transaction, offerset)
+            if await transaction.turn_down(offerset, Phase.EXPIRED, now, before=now):
+                await self._shrink(transaction, offerset)
 
     async def _shrink(self, transaction: Transaction, offerset: UUID) -> None:
         """Hold only what the remaining offers of this need."""

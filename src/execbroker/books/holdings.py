@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from uuid import UUID
 
+from execbroker.ledger.journal import Held
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.transaction import Transaction
 from execbroker.scheduling.timeline import Booking, Place, Timeline
@@ -25,6 +26,8 @@ class Holdings:
         self._expiries: list[tuple[int, UUID]] = []
         self._undo: list[Callable[[], None]] = []
         self._known_from = 0
+        self.seq = 0
+        """Of the ledger's journal, the entry up to which this is how it stands."""
         self._given_up: list[UUID] = []
         self.freed: set[str] = set()
         """The platforms on which something has come free since this was last emptied."""
@@ -32,7 +35,12 @@ class Holdings:
         """Core-seconds in offers that may still be accepted, by owner."""
 
     async def reload(self, now: int) -> None:
-        """Read everything back."""
+        """Read everything back. What is written meanwhile is followed afterwards."""
+        self.seq = await self._ledger.written()
+        self._held.clear()
+        self._owners.clear()
+        self._expiries.clear()
+        self.offered.clear()
         for holder, booking in await self._ledger.bookings():
             self._held.setdefault(holder, []).append(booking)
         for uuid, owner, expires in await self._ledger.open_offersets():
@@ -80,6 +88,19 @@ class Holdings:
             self._held[holder] = pieces
         else:
             self._held.pop(holder, None)
+
+    def follow(self, holder: UUID, held: Held) -> None:
+        """Another broker has changed what this one holds: to what it is now."""
+        offer = next(iter(held.offers), None)
+        if offer is not None and holder not in self._owners:
+            self._owners[holder] = offer.owner
+            for expires in {one.expires for one in held.offers}:
+                heapq.heappush(self._expiries, (expires, holder))
+        freed = set(self.freed)
+        self._put(holder, held.pieces, taken=held.pieces, given=self.of(holder))
+        self.freed = freed  # who has freed it also sees to it who may have it
+        if offer is None:
+            self._given_up.append(holder)
 
     def expect(self, expires: int, offerset: UUID) -> None:
         """An offer of this offerset expires then."""

@@ -47,6 +47,10 @@ class Pulling:
         if row.slot and row.slot.floor is not None:
             self._know(row.uuid, row)
 
+    def follow(self, uuid: UUID, row: SessionRow | None) -> None:
+        """Another broker has changed this session: as it is now, where it waits."""
+        self._put(uuid, row if row and row.slot and row.slot.floor is not None else None)
+
     def _know(self, uuid: UUID, row: SessionRow | None) -> None:
         self._holdings.on_undo(partial(self._put, uuid, self._waiting.get(uuid)))
         self._put(uuid, row)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from execbroker.cli.visit import DONE, NO, DataFolder, guarded
+from execbroker.cli.visit import DONE, NO, ConfigFile, DataFolder, guarded
 
 if TYPE_CHECKING:
     from execbroker.model.messages import MessageItem
@@ -15,21 +15,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def audit(
+    config: ConfigFile = None,
     data: DataFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what is found as JSON, and nothing else.")] = False,
 ) -> None:
     """Look for what must never be: more held than there is, held for nobody, promised but not held.
 
-    Reads the database of the data folder, broker or no broker, and changes nothing.
+    Reads the broker's database, broker or no broker, and changes nothing.
     """
 
     def work() -> int:
-        from execbroker.app import audit_folder
+        from execbroker.app import audit_ledger
         from execbroker.config import load
         from execbroker.model.times import Clock
 
-        folder = load(None, folder=data and data.absolute()).folder
-        findings = asyncio.run(audit_folder(folder, Clock()))
+        findings = asyncio.run(audit_ledger(load(config, folder=data and data.absolute()), Clock()))
         if as_json:
             typer.echo(json.dumps(_document(findings), ensure_ascii=False, indent=2))
         else:

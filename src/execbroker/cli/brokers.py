@@ -1,9 +1,8 @@
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from execbroker.cli.visit import DataFolder, guarded
+from execbroker.cli.visit import ConfigFile, DataFolder, guarded
 
 
 def add_to(app: typer.Typer) -> None:
@@ -12,7 +11,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def serve(
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings in YAML; every one has a default.")] = None,
+    config: ConfigFile = None,
     host: Annotated[str | None, typer.Option(metavar="H", help="The address to listen on; this machine only by default.")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, metavar="P", help="The port, 8080 by default; 0 is any that is free.")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DONE, NO, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 Work = Callable[..., Coroutine[Any, Any, int | None]]
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings in YAML; every one has a default.")]
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="The broker's data folder; else EXECBROKER_FOLDER, else the usual one."),

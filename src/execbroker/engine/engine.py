@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
@@ -22,6 +22,7 @@ from execbroker.store import Store
 AT_ONCE = 64
 REFRESH = 60  # seconds between two looks at what the platforms have
 HOUSEKEEPING = 3600
+PRESENCE = 5  # seconds between two looks for brokers that are no more
 AT_START = 5  # seconds that the start waits for the platforms; who answers later is heard later
 log = structlog.get_logger()
 
@@ -46,7 +47,7 @@ class Engine:
         self._steps = Steps(ledger, books, platforms, store, self._writer)
         self._housekeeping = Housekeeping(ledger, books, platforms, store, retention)
         self._tasks: dict[asyncio.Task[None], tuple[UUID, ...]] = {}
-        self._refreshed = self._cleaned = self._turned = 0
+        self._refreshed = self._cleaned = self._turned = self._checked = 0
         self._stopping = False
         self._loop: asyncio.Task[None] | None = None
 
@@ -106,14 +107,15 @@ class Engine:
         if now < self._turned:
             await self._ledger.recall(now)
         self._turned = now
+        if self._ledger.database.shared and abs(now - self._checked) >= PRESENCE:
+            self._checked = now
+            await self._ledger.break_leases()
         room = AT_ONCE - len(self._tasks)
         due = await self._ledger.next_due() if room > 0 else None
         if due is None or due > now:
             return False
         under_way = {uuid for uuids in self._tasks.values() for uuid in uuids}  # a clock that jumps must not end their lease
-        rows = await self._books.write(
-            lambda transaction, _: self._ledger.lease(transaction, now, now + LEASE, str(uuid4()), room, under_way)
-        )
+        rows = await self._books.write(lambda transaction, _: self._ledger.lease(transaction, now, LEASE, room, under_way))
         running = [row for row in rows if row.phase is Phase.RUNNING]
         for platform in {row.slot.platform for row in running if row.slot}:
             here = [row for row in running if row.slot and row.slot.platform == platform]

@@ -29,7 +29,7 @@ class Housekeeping:
 
     async def refresh(self) -> None:
         """Ask every platform what it has now; one that does not answer keeps what it had."""
-        await asyncio.to_thread(self._ledger.reserve.restore)
+        await asyncio.to_thread(self._ledger.database.set_room_aside)
         await asyncio.gather(*(self._look_at(platform) for platform in self._platforms.values()))
 
     async def _look_at(self, platform: Platform) -> None:

@@ -33,9 +33,10 @@ class Writer:
         somebody else."""
         now, outcome = self.now(), move.outcome or row.outcome
         due = self._free_until(row, move.to, now)
-        free = {"leased_until": now + LEASE} if due is None else {"due": due, **FREE}
 
         async def operation(transaction: Transaction, _: int) -> bool:
+            assert transaction.time is not None
+            free = {"leased_until": transaction.time + LEASE} if due is None else {"due": due, **FREE}
             moved = await transaction.move(row, move.to, now, move.messages, row.lease, outcome=outcome, **free, **values)
             reach(f"{move.to}.writing")
             return moved

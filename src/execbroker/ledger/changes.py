@@ -18,6 +18,10 @@ class Changes:
         for event in list(self._waiting.values()):
             event.set()
 
+    def tell_all(self) -> None:
+        """Anything may have changed."""
+        self.tell(list(self._waiting), due=True)
+
     def tell(self, uuids: Iterable[UUID], *, due: bool) -> None:
         for uuid in uuids:
             if event := self._waiting.pop(uuid, None):

@@ -20,8 +20,8 @@ ENDED = [phase.value for phase in FINAL if phase not in (Phase.REJECTED, Phase.E
 
 
 def reading(ledger: Ledger) -> AbstractAsyncContextManager[AsyncConnection]:
-    """A connection to read what was committed, each statement for itself."""
-    return ledger.read()
+    """A connection to read what was committed."""
+    return ledger.read(whole=True)
 
 
 def overbooked(now: int) -> Query:

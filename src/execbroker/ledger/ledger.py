@@ -1,79 +1,96 @@
 import asyncio
-import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, delete, event, func, or_, select, update
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from execbroker.errors import BrokerError, Busy, StorageFull
+from execbroker.errors import Interrupted, StorageFull
 from execbroker.ledger.changes import Changes
-from execbroker.ledger.reserve import Reserve
-from execbroker.ledger.rows import OfferSetRow, SessionRow, read_offerset, read_session
+from execbroker.ledger.database import PATIENCE, Database
+from execbroker.ledger.journal import LATEST
+from execbroker.ledger.rows import OfferSetRow, SessionRow, read_booking, read_offerset, read_session
 from execbroker.ledger.tables import bookings, events, measures, offersets, sessions
 from execbroker.ledger.transaction import Transaction
-from execbroker.ledger.writing import PATIENCE, Writing
 from execbroker.model.phases import FINAL, Phase
-from execbroker.scheduling.amounts import Amounts
-from execbroker.scheduling.timeline import Booking, Place
+from execbroker.scheduling.timeline import Booking
 
+_RETRY = 0.1  # seconds
+_LEASES = select(sessions.c.lease).where(sessions.c.lease.is_not(None)).distinct()
 _WITH_REQUEST = select(sessions, offersets.c.request).join(offersets, offersets.c.uuid == sessions.c.offerset)
 
 
 class Ledger:
     """The store. Every write goes through `write`; whatever is read was committed."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self.changes = Changes()
-        self.reserve = Reserve(path.with_name("reserve"))
-        self.writing = Writing(path)
-        self._reader = _reader(path)
+        self._reader = database.reader()
         self._turn = asyncio.Lock()
 
+    async def open(self) -> None:
+        """From now on, hear of what other brokers write."""
+        await self.database.listen(self.changes)
+
     async def close(self) -> None:
-        self.writing.close()
+        await self.database.close()
         await self._reader.dispose()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Transaction]:
-        """One transaction, committed at the end of the block, rolled back where the block raises.
+    async def write(self, *, alone: bool = False) -> AsyncIterator[Transaction]:
+        """One transaction, committed at the end of the block, rolled back where the block raises; `alone`, no other broker has
+        such a one at the same time.
 
-        Raises Busy where another program keeps the database locked, StorageFull where the disk is.
+        Raises Busy where another program keeps the database locked, Interrupted where it went away, StorageFull where it is full.
         """
         async with self._turn:
+            transaction = Transaction(self.database)
             try:
-                await self.writing.begin()
-                transaction = Transaction(self.writing)
+                transaction.time = await self.database.begin(alone=alone)
                 yield transaction
                 await transaction.flush()
-                await self.writing.commit(changed=transaction.changed)
-            except sqlite3.OperationalError as error:
-                clearer = _clearer(error)
+                transaction.ending = True
+                await self.database.commit(changed=transaction.changed)
+            except self.database.errors as error:
+                clearer = self.database.clearer(error)
                 if isinstance(clearer, StorageFull):
-                    self.reserve.spend()
+                    self.database.filled()
                 raise clearer from error
             finally:
-                self.writing.rollback()
+                await self.database.rollback()
         self.changes.tell(transaction.touched, due=transaction.due)
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with, each statement for itself. Raises BrokerError."""
+    async def read(self, *, whole: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with, each statement for itself, or, where the database can, the `whole` of one moment. Raises
+        BrokerError."""
         try:
             async with self._reader.connect() as connection:
+                if whole and self.database.snapshot:
+                    await connection.execution_options(isolation_level=self.database.snapshot)
                 yield connection
-        except OperationalError as error:
-            raise _clearer(error.orig or error) from error
+        except DBAPIError as error:
+            if isinstance(error.orig, self.database.errors):
+                raise self.database.clearer(error.orig) from error
+            raise
 
     async def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-        async with self.read() as connection:
-            rows: Sequence[Any] = (await connection.execute(query)).all()
-            return rows
+        """To read does no harm, so a database that goes away is waited for. Raises BrokerError."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                async with self.read() as connection:
+                    rows: Sequence[Any] = (await connection.execute(query)).all()
+                    return rows
+            except Interrupted:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_RETRY)
 
     async def offerset(self, uuid: UUID) -> OfferSetRow | None:
         rows = await self._rows(select(offersets).where(offersets.c.uuid == str(uuid)))
@@ -117,6 +134,12 @@ class Ledger:
         query = select(events.c.message).where(events.c.session == str(session), events.c.message.is_not(None))
         return [row.message for row in await self._rows(query.order_by(events.c.seq))]
 
+    async def written(self) -> int:
+        """The number of the last entry of the journal."""
+        rows = await self._rows(LATEST)
+        seq: int = rows[0][0]
+        return seq
+
     async def bookings(self) -> list[tuple[UUID, Booking]]:
         """Every booking, with its holder, an offerset or a session."""
         rows = await self._rows(select(bookings))
@@ -134,27 +157,34 @@ class Ledger:
 
     async def next_due(self) -> int | None:
         """When the engine has something to do next."""
-        wait = func.max(sessions.c.due, func.coalesce(sessions.c.leased_until, 0))
+        wait = case((sessions.c.leased_until > sessions.c.due, sessions.c.leased_until), else_=sessions.c.due)
         rows = await self._rows(select(func.min(wait)).where(sessions.c.due.is_not(None)))
         due: int | None = rows[0][0]
         return due
 
     async def lease(
-        self, transaction: Transaction, now: int, until: int, token: str, limit: int, without: Iterable[UUID]
+        self, transaction: Transaction, now: int, seconds: int, limit: int, without: Iterable[UUID]
     ) -> list[SessionRow]:
-        """Take what is due, in one statement, so that nobody else does until `until` or until the lease is given back."""
+        """Take what is due at `now`, in one statement, so that nobody else does for so many seconds or until the lease is given
+        back. Leases go by the time on which all brokers agree."""
+        assert transaction.time is not None
         free = and_(
-            or_(sessions.c.leased_until.is_(None), sessions.c.leased_until <= now),
+            or_(sessions.c.leased_until.is_(None), sessions.c.leased_until <= transaction.time),
             sessions.c.uuid.not_in([str(uuid) for uuid in without]),
         )
         due = select(sessions.c.uuid).where(sessions.c.due <= now, free).order_by(sessions.c.due).limit(limit)
-        query = update(sessions).where(sessions.c.uuid.in_(due)).values(leased_until=until, lease=token).returning(sessions)
+        lease = {"leased_until": transaction.time + seconds, "lease": self.database.token()}
+        query = update(sessions).where(sessions.c.uuid.in_(due)).values(**lease).returning(sessions)
         return [read_session(row) for row in await transaction.fetch(query)]
 
     async def break_leases(self) -> None:
-        """At start: nobody else works on this ledger, so every lease is a dead process's."""
+        """End the leases of brokers that are no more, so that nobody has to wait for it."""
         async with self.write() as transaction:
-            await transaction.execute(update(sessions).values(leased_until=None, lease=None))
+            tokens = {row.lease for row in await transaction.fetch(_LEASES)}
+            if dead := await self.database.dead(tokens):
+                await transaction.execute(
+                    update(sessions).where(sessions.c.lease.in_(dead)).values(leased_until=None, lease=None)
+                )
 
     async def recall(self, now: int) -> None:
         """After the clock went back: look at everything now, for what was due soon would be due late."""
@@ -194,32 +224,3 @@ class Ledger:
 async def _delete_sessions(transaction: Transaction, which: ColumnElement[bool]) -> None:
     await transaction.grind(delete(events).where(events.c.session.in_(select(sessions.c.uuid).where(which))))
     await transaction.grind(delete(sessions).where(which))
-
-
-def read_booking(row: Any) -> Booking:
-    counts = ((row.kind, row.count),) if row.kind else ()
-    return Booking(Place(row.platform, row.node), row.start, row.end, Amounts(row.cores, row.memory, row.storage, counts))
-
-
-def _reader(path: Path) -> AsyncEngine:
-    """Each read is one statement, so none needs a transaction around it."""
-    engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}", pool_size=4, max_overflow=0, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
-    )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _connected(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={PATIENCE * 1000}")
-        cursor.close()
-
-    return engine
-
-
-def _clearer(error: Exception) -> BrokerError:
-    text = str(error)
-    if "full" in text or "disk I/O error" in text:
-        return StorageFull(f"The broker's disk does not take any more ({text}); nothing was changed")
-    if "locked" in text or "busy" in text:
-        return Busy(f"The database has been locked by another program for {PATIENCE} s; nothing was changed")
-    return BrokerError(f"The database cannot be used ({text})")

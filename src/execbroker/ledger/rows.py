@@ -5,6 +5,8 @@ from uuid import UUID
 
 from execbroker.model.phases import Phase
 from execbroker.model.waist import Share, Slot
+from execbroker.scheduling.amounts import Amounts
+from execbroker.scheduling.timeline import Booking, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,11 @@ def read_session(row: Any) -> SessionRow:
         due=row.due,
         lease=row.lease,
     )
+
+
+def read_booking(row: Any) -> Booking:
+    counts = ((row.kind, row.count),) if row.kind else ()
+    return Booking(Place(row.platform, row.node), row.start, row.end, Amounts(row.cores, row.memory, row.storage, counts))
 
 
 def slot_text(slot: Slot) -> str:

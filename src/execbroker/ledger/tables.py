@@ -88,6 +88,17 @@ events = Table(
     Index(None, "session"),
 )
 
+# One row for each transaction of a broker that shares its database with others, numbered without a gap; `writer` is a name of
+# that transaction's own. `changed` is JSON: `holders` whose bookings are others than before, `platforms` whose capacity is.
+journal = Table(
+    "journal",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("writer", String(36), nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("changed", Text, nullable=False),
+)
+
 measures = Table(
     "measures",
     metadata,

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from sqlalchemy import Select, Table, Update, bindparam, delete, select, update
 
+from execbroker.ledger.database import Database, Parameters, Statement
 from execbroker.ledger.rows import OfferSetRow, SessionRow, offerset_values, session_values, slot_text, state_text
 from execbroker.ledger.tables import bookings, capacities, events, offersets, sessions
-from execbroker.ledger.writing import Parameters, Statement, Writing
 from execbroker.model.messages import MessageItem
 from execbroker.model.phases import Phase
 from execbroker.scheduling.amounts import Amounts
@@ -19,38 +19,50 @@ from execbroker.scheduling.timeline import Booking, Place
 class Transaction:
     """Writes that take effect together. Inserts are gathered and go out in bulk, after all else."""
 
-    def __init__(self, writing: Writing) -> None:
-        self._writing = writing
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._inserts: dict[Table, list[dict[str, Any]]] = {}
+        self.time: int | None = None
+        """The database's time, in seconds since 1970, where it has one."""
         self.touched: set[UUID] = set()
+        self.holders: set[UUID] = set()
+        self.platforms: set[str] = set()
         self.due = False
         self.changed = False
+        self.ending = False
+        """Whether it is being committed: where that fails, nobody knows whether it was."""
 
     def insert(self, table: Table, *rows: dict[str, Any]) -> None:
         self._inserts.setdefault(table, []).extend(rows)
 
+    @property
+    def writes(self) -> bool:
+        """Whether it has changed anything, or is going to."""
+        return self.changed or any(self._inserts.values())
+
     async def flush(self) -> None:
-        pending, self._inserts = self._inserts, {}
-        for table, rows in pending.items():
-            if rows:
-                self._writing.insert(table, rows)
-                self.changed = True
+        pending = [(table, rows) for table, rows in self._inserts.items() if rows]
+        self._inserts = {}
+        self.changed |= bool(pending)
+        if self.changed:
+            await self._database.finish(pending, self.touched, due=self.due)
 
     async def execute(self, statement: Statement, parameters: Parameters | None = None) -> int:
         """How many rows it touched. A statement that comes again and again is made once, and run with parameters."""
-        touched = self._writing.run(statement, parameters).touched
+        touched = (await self._database.run(statement, parameters)).touched
         self.changed |= touched > 0
         return touched
 
     async def grind(self, statement: Statement) -> None:
         """A statement that may take long."""
-        await self._writing.grind(statement)
+        await self._database.grind(statement)
         self.changed = True
 
     async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Any]:
         """The rows that a query, or a change, gives back."""
-        self.changed |= not isinstance(statement, Select)
-        return self._writing.run(statement, parameters).rows
+        result = await self._database.run(statement, parameters)
+        self.changed |= not isinstance(statement, Select) and result.touched > 0
+        return result.rows
 
     def add_offerset(self, row: OfferSetRow, offers: Sequence[SessionRow]) -> None:
         self.insert(offersets, offerset_values(row))
@@ -61,6 +73,7 @@ class Transaction:
 
     def book(self, holder: UUID, pieces: Iterable[Booking]) -> None:
         """What is counted by kind has rows of its own."""
+        self.holders.add(holder)
         for place, start, end, amounts in pieces:
             row = {"holder": str(holder), "platform": place.platform, "node": place.node, "start": start, "end": end, **_WIDE}
             if any(amounts[:3]):
@@ -70,6 +83,7 @@ class Transaction:
 
     async def unbook(self, holders: Iterable[UUID]) -> None:
         """Delete the bookings of these, those gathered here included."""
+        self.holders.update(holders)
         gone = [str(holder) for holder in holders]
         if here := self._inserts.get(bookings):
             self._inserts[bookings] = [row for row in here if row["holder"] not in gone]
@@ -95,6 +109,7 @@ class Transaction:
             row["shrunk"] = (since or now) if Place(platform, node) in short else None
         if rows == {key: row._asdict() for key, row in known.items()}:
             return False
+        self.platforms.add(platform)
         await self.execute(delete(capacities).where(capacities.c.platform == platform))
         self.insert(capacities, *rows.values())
         return True
@@ -122,13 +137,14 @@ class Transaction:
         self.due |= (due := values.get("due")) is not None and due <= now
         return True
 
-    async def turn_down(self, offerset: UUID, to: Phase, now: int, before: int = FOREVER) -> None:
-        """Move the open offers of this that expire before `before` or then to REJECTED or EXPIRED."""
+    async def turn_down(self, offerset: UUID, to: Phase, now: int, before: int = FOREVER) -> bool:
+        """Move the open offers of this that expire before `before` or then to REJECTED or EXPIRED; False where there are none."""
         values = {"of": str(offerset), "at": Phase.OFFERED.value, "before": before, "to": to.value, "now": now}
         uuids = [UUID(row.uuid) for row in await self.fetch(_TURN_DOWN, values)]
         for uuid in uuids:
             self.record(uuid, to, now)
         self.touched.update(uuids, [offerset])
+        return bool(uuids)
 
 
 def _rows_of(amounts: Amounts) -> Iterator[tuple[str, dict[str, int]]]:

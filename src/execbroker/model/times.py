@@ -26,6 +26,10 @@ class Clock:
     def now(self) -> datetime:
         return datetime.now(UTC).replace(microsecond=0)
 
+    def agreed(self, database: int | None) -> int:
+        """The time on which all brokers agree, in seconds since 1970: that of the `database` they share, where it has one."""
+        return int(self.now().timestamp()) if database is None else database
+
     def monotonic(self) -> float:
         """Seconds that never step, to notice when `now` does."""
         return time.monotonic()

@@ -1,0 +1,237 @@
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+from uuid import UUID, uuid4
+
+import psycopg
+import structlog
+from psycopg import sql
+from sqlalchemy import BigInteger, Connection, Float, Integer, Table, create_engine, make_url
+from sqlalchemy.dialects.postgresql.psycopg import dialect
+from sqlalchemy.engine.interfaces import IsolationLevel
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from execbroker.errors import BrokerError, Busy, Interrupted, StartupError, StorageFull
+from execbroker.ledger.changes import Changes
+from execbroker.ledger.database import PATIENCE, READING, Database, Parameters, Result, Statement
+
+Session: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
+
+BOOK = 0x65786562  # the advisory lock of the one who writes the book
+_ALIVE = 0x65786563  # those of the brokers that live, each with a number of its own
+CHANNEL = "execbroker"
+MOST_TOLD = 150  # uuids; a notice has 8,000 bytes at most
+EVERYTHING = "*"
+STALLED = 15  # seconds for which a transaction may do nothing before it is ended from outside
+_RETRY = 0.5
+
+_GONE = ("08", "57P", "25P03", "25006", "40", "53300")
+"""Where a statement was not the matter: connection lost, server stopping, stalled, standby, deadlock, too many connections."""
+log = structlog.get_logger()
+
+
+class Postgres(Database):
+    """A server that several brokers share.
+
+    Who writes the book holds a lock that ends with its transaction, so that they come one after the other; whoever stalls
+    in between is thrown out by the server.
+    """
+
+    fault = psycopg.Error
+    errors = (psycopg.OperationalError, psycopg.InternalError, psycopg.errors.UniqueViolation)
+    snapshot: IsolationLevel = "REPEATABLE READ"
+    shared = True
+
+    def __init__(self, url: str) -> None:
+        super().__init__(dialect())  # type: ignore[no-untyped-call]
+        try:
+            self._url = make_url(url).set(drivername="postgresql+psycopg")
+        except ArgumentError:
+            raise StartupError("`database` is no address such as postgresql://user@host/name") from None
+        self.name = self._url.set(drivername="postgresql").render_as_string()
+        self._connection: Session | None = None
+        self._inserts: dict[tuple[Table, tuple[str, ...]], str] = {}
+        self._number = secrets.randbelow(1 << 31)
+        self._missing: set[str] = set()
+        self._listening: asyncio.Task[None] | None = None
+
+    def revision(self) -> str | None:
+        with psycopg.connect(self._address, autocommit=True, connect_timeout=PATIENCE) as connection:
+            if connection.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,):
+                return None
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            return row[0] if row else None
+
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """Of brokers that start together one changes the schema, and the others find it changed."""
+        engine = create_engine(self._url)
+        try:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({BOOK})")
+                yield connection
+        finally:
+            engine.dispose()
+
+    def reader(self) -> AsyncEngine:
+        limits = {"options": "-c statement_timeout=30s -c default_transaction_read_only=on", "connect_timeout": PATIENCE}
+        return create_async_engine(self._url, connect_args=limits, **READING)
+
+    @property
+    def _address(self) -> str:
+        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    async def _connect(self, **settings: str) -> Session:
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        return await psycopg.AsyncConnection.connect(
+            self._address, autocommit=True, connect_timeout=PATIENCE, options=options, application_name="execbroker"
+        )
+
+    @property
+    def _writing(self) -> Session:
+        assert self._connection is not None
+        return self._connection
+
+    async def begin(self, *, alone: bool) -> int:
+        if self._connection is None:
+            self._connection = await self._connect(
+                statement_timeout=f"{2 * PATIENCE}s",
+                lock_timeout=f"{PATIENCE}s",
+                idle_in_transaction_session_timeout=f"{STALLED}s",
+            )
+        async with self._writing.pipeline():
+            await self._writing.execute("BEGIN")
+            if alone:
+                await self._writing.execute(f"SELECT pg_advisory_xact_lock({BOOK})")
+            cursor = await self._writing.execute("SELECT extract(epoch FROM clock_timestamp())::bigint")
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+    async def run(self, statement: Statement, parameters: Parameters | None = None) -> Result:
+        compiled = self.compiled(statement, kept=parameters is not None)
+        cursor = await self._writing.execute(compiled.text, compiled.values | (parameters or {}))
+        if compiled.kind is None:
+            return Result([], cursor.rowcount)
+        rows = [compiled.kind(*row) for row in await cursor.fetchall()]
+        return Result(rows, len(rows))
+
+    async def finish(self, inserts: Iterable[tuple[Table, Sequence[Parameters]]], touched: Iterable[UUID], *, due: bool) -> None:
+        notice = [str(uuid) for uuid in touched]
+        words = ["due"] * due + (notice if len(notice) <= MOST_TOLD else [EVERYTHING])
+        async with self._writing.pipeline():
+            for table, rows in inserts:
+                names = tuple(rows[0])
+                await self._writing.execute(self._inserting(table, names), [[row[name] for row in rows] for name in names])
+            if words:
+                await self._writing.execute("SELECT pg_notify(%s, %s)", [CHANNEL, " ".join(words)])
+
+    def _inserting(self, table: Table, names: tuple[str, ...]) -> str:
+        """One statement for any number of rows: each column is a list."""
+        if (table, names) not in self._inserts:
+            columns = ", ".join(f'"{name}"' for name in names)
+            lists = ", ".join(f"%s::{_type(table.c[name].type)}[]" for name in names)
+            self._inserts[table, names] = f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({lists})"  # noqa: S608
+        return self._inserts[table, names]
+
+    async def commit(self, *, changed: bool) -> None:
+        await self._writing.execute("COMMIT")
+
+    def token(self) -> str:
+        return f"{self._number:08x}{uuid4().hex[:24]}"
+
+    async def dead(self, tokens: Collection[str]) -> Collection[str]:
+        """Those of brokers that were not there this time nor the time before: one that has only lost its connection is back by
+        then."""
+        if not tokens:
+            return tokens
+        cursor = await self._writing.execute(
+            "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND classid = %s "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", [_ALIVE]
+        )  # fmt: skip
+        alive = {f"{number:08x}" for (number,) in await cursor.fetchall()}
+        missing = {token[:8] for token in tokens} - alive
+        missed, self._missing = missing & self._missing, missing
+        return [token for token in tokens if token[:8] in missed]
+
+    async def grind(self, statement: Statement) -> None:
+        await self._writing.execute("SET LOCAL statement_timeout = 0")
+        await self.run(statement)
+
+    async def rollback(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if connection.closed or connection.broken:
+            await self._drop()
+        elif connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            try:
+                await connection.execute("ROLLBACK")
+            except psycopg.Error:
+                await self._drop()
+
+    async def _drop(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def close(self) -> None:
+        if self._listening:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        await self._drop()
+
+    async def listen(self, changes: Changes) -> None:
+        ready = asyncio.Event()
+        self._listening = asyncio.create_task(self._listen(changes, ready), name="listen")
+        await ready.wait()
+
+    async def _listen(self, changes: Changes, ready: asyncio.Event) -> None:
+        """For as long as it listens, the broker holds a lock that says it lives."""
+        while True:
+            try:
+                async with self._live() as connection:
+                    ready.set()
+                    changes.tell_all()  # of what was written while nobody listened, nothing is known
+                    async for notice in connection.notifies():
+                        _pass_on(notice.payload, changes)
+            except psycopg.Error as error:
+                log.warning("ledger.deaf", error=str(error))
+            await asyncio.sleep(_RETRY)
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[Session]:
+        connection = await self._connect()
+        try:
+            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+            await connection.execute(f"SELECT pg_advisory_lock({_ALIVE}, {self._number})")
+            yield connection
+        finally:
+            await connection.close()
+
+    def clearer(self, error: BaseException) -> BrokerError:
+        state = getattr(error, "sqlstate", None) or ""
+        if isinstance(error, psycopg.errors.UniqueViolation) or state.startswith(_GONE) or not state:
+            return Interrupted(f"The database is not there at the moment ({error})")
+        if state in ("55P03", "57014"):
+            return Busy("The database is too slow at the moment; nothing was changed")
+        if state == "53100":
+            return StorageFull(f"The database's disk is full ({error}); nothing was changed")
+        return BrokerError(f"The database cannot be used ({error})")
+
+
+def _pass_on(payload: str, changes: Changes) -> None:
+    words = payload.split()
+    if EVERYTHING in words:
+        changes.tell_all()
+    else:
+        changes.tell([UUID(word) for word in words if word != "due"], due="due" in words)
+
+
+def _type(column: Any) -> str:
+    """What a list of the values of a column is called."""
+    kinds = ((BigInteger, "bigint"), (Integer, "integer"), (Float, "double precision"))
+    return next((name for kind, name in kinds if isinstance(column, kind)), "text")
