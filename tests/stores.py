@@ -157,7 +157,7 @@ def connection(folder: Path, **settings: Any) -> Iterator[Any]:
 def execute(folder: Path, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """The rows that a statement gives; `?` stands for a value."""
     with connection(folder) as opened:
-        cursor = opened.execute(statement.replace("?", "%s") if server else statement, values)
+        cursor = opened.execute(statement.replace("?", "%s"), values or None) if server else opened.execute(statement, values)
         return cursor.fetchall() if cursor.description else [()] * cursor.rowcount
 
 

@@ -241,7 +241,7 @@ def test_sigterm_leaves_sessions_running(tmp_path: Path) -> None:
 
             await until(running)
             await broker.end(signal.SIGTERM)
-            assert await broker._phases("1") == ["RUNNING"]
+            assert await broker._phases("true") == ["RUNNING"]
             assert (broker.folder / "sessions" / broker.uuids[0] / "run" / "fake.json").exists()
             await broker.start()
             await until(broker.over)

@@ -23,6 +23,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.sqlite
 def test_a_full_disk(small_disk: Path) -> None:
     async def story() -> None:
         async with Site(small_disk, ManualClock()) as site:
