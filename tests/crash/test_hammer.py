@@ -34,7 +34,7 @@ SETTINGS = {
     "platforms": [
         {
             "name": "site",
-            "type": "fake",
+            "type": "counted",
             "lasts": "PT1S",
             "release": "PT1S",
             "nodes": [{"cores": CORES, "memory": MEMORY, "storage": STORAGE}],
@@ -59,12 +59,21 @@ class Promise:
 class Hammer:
     """What the clients did, and what they were promised."""
 
-    broker: Broker
+    brokers: list[Broker]
     chance: random.Random
     until: float
     counts: Counter[str] = field(default_factory=Counter)
     promises: dict[str, Promise] = field(default_factory=dict)
     up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.ready = list(self.brokers)
+        self.up.set()
+
+    @property
+    def broker(self) -> Broker:
+        """Any that is up."""
+        return self.chance.choice(self.ready)
 
     async def client(self) -> None:
         while asyncio.get_running_loop().time() < self.until and self.counts["accepted"] < MOST:
@@ -96,7 +105,8 @@ class Hammer:
 
     async def _ask(self) -> list[dict[str, Any]]:
         answer = await self._post("/requests", self._request())
-        assert answer.status_code == 200, answer.text
+        if not self._answered(answer, "asked"):
+            return []
         found = answer.json()
         self.counts[found["result"]] += 1
         offers = found.get("offers") or []
@@ -132,6 +142,8 @@ class Hammer:
         self._answered(await self._update(session, change), "made longer or shorter")
 
     def _answered(self, answer: httpx.Response, what: str) -> bool:
+        if answer.status_code == 503 and len(self.brokers) > 1:  # the database was away for longer than anybody waits
+            raise httpx.ReadError(answer.text)
         assert answer.status_code in (200, 409), answer.text
         self.counts[what if answer.status_code == 200 else f"not {what}"] += 1
         return answer.status_code == 200
@@ -146,10 +158,10 @@ class Hammer:
     async def _drop(self, session: str) -> None:
         """Accept, and hang up without reading the reply."""
         await self.up.wait()
-        body = json.dumps(phase("ACCEPTED"))
-        head = f"POST /sessions/{session} HTTP/1.1\r\nHost: 127.0.0.1:{self.broker.port}\r\nContent-Type: application/json\r\n"
+        body, port = json.dumps(phase("ACCEPTED")), self.broker.port
+        head = f"POST /sessions/{session} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.broker.port)
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
             await writer.drain()
             await asyncio.sleep(self.chance.uniform(0, 0.01))
@@ -162,16 +174,28 @@ class Hammer:
     async def killer(self) -> None:
         while asyncio.get_running_loop().time() < self.until:
             await asyncio.sleep(self.chance.uniform(0.2, 3))
-            self.up.clear()
-            os.kill(self.broker.pid, signal.SIGKILL)
-            await self.broker.end(signal.SIGKILL)
+            broker = self.broker
+            self.ready.remove(broker)
+            if not self.ready:
+                self.up.clear()
+            os.kill(broker.pid, signal.SIGKILL)
+            await broker.end(signal.SIGKILL)
             self.counts["kills"] += 1
-            await self.broker.start()
+            await broker.start()
             await self.check_audit()
+            self.ready.append(broker)
             self.up.set()
 
+    async def stopper(self) -> None:
+        """The database is stopped in the middle of it all, without a word, and started again."""
+        await asyncio.sleep(SECONDS / 2)
+        assert stores.server
+        await asyncio.to_thread(stores.server.stop, "immediate")
+        await asyncio.to_thread(stores.server.start)
+        self.counts["restarts of the database"] += 1
+
     async def check_audit(self) -> None:
-        ledger = Ledger(stores.database(self.broker.folder))
+        ledger = Ledger(stores.database(self.brokers[0].folder))
         try:
             assert (await audit(ledger, int(datetime.now(UTC).timestamp()))).errors == ()
         finally:
@@ -187,6 +211,9 @@ class Hammer:
             assert starts_by(session) <= promise.latest
         offersets = [promise.offerset for promise in self.promises.values()]
         assert len(set(offersets)) == len(offersets)
+        starts = [file.read_text() for file in self.broker.folder.glob("sessions/*/home/starts")]
+        assert set(starts) <= {"started\n"}
+        self.counts["started"] = len(starts)
         known = "phase NOT IN ('OFFERED', 'REJECTED', 'EXPIRED')"
         taken = await self.broker._rows(f"SELECT uuid, offerset FROM sessions WHERE {known}")
         assert len({offerset for _, offerset in taken}) == len(taken) >= len(sessions)
@@ -241,17 +268,21 @@ def check_room(sessions: list[dict[str, Any]]) -> None:
 
 
 @asynccontextmanager
-async def hot_broker(folder: Path) -> AsyncIterator[Broker]:
+async def hot_brokers(folder: Path, brokers: int) -> AsyncIterator[list[Broker]]:
     nursery = await asyncio.create_subprocess_exec(
         sys.executable, str(NURSERY), str(folder / "warm"), json.dumps(SETTINGS),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    broker = Broker(nursery, asyncio.Lock(), folder / "hot")
+    turn = asyncio.Lock()
+    made = [Broker(nursery, turn, folder / "hot") for _ in range(brokers)]
     try:
-        yield broker
+        for broker in made:
+            await broker.start()
+        yield made
     finally:
-        if broker.pid:
-            await broker.end(signal.SIGKILL)
+        for broker in made:
+            if broker.pid:
+                await broker.end(signal.SIGKILL)
         assert nursery.stdin
         nursery.stdin.close()
         await nursery.wait()
@@ -267,15 +298,29 @@ async def every_one(*work: Callable[[], Awaitable[None]]) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_promise_is_kept(tmp_path: Path, seed: str, capsys: pytest.CaptureFixture[str]) -> None:
     async def work() -> Counter[str]:
-        async with hot_broker(tmp_path) as broker:
-            await broker.start()
-            hammer = Hammer(broker, random.Random(seed), asyncio.get_running_loop().time() + SECONDS)
-            hammer.up.set()
+        async with hot_brokers(tmp_path, 1) as brokers:
+            hammer = Hammer(brokers, random.Random(seed), asyncio.get_running_loop().time() + SECONDS)
             await every_one(hammer.killer, *[hammer.client] * CLIENTS)
             await hammer.check()
             return hammer.counts
 
-    counts = asyncio.run(work())
+    report(asyncio.run(work()), seed, capsys)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("seed", SEEDS)
+def test_several_brokers_keep_one_book(tmp_path: Path, seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async def work() -> Counter[str]:
+        async with hot_brokers(tmp_path, 3) as brokers:
+            hammer = Hammer(brokers, random.Random(seed), asyncio.get_running_loop().time() + SECONDS)
+            await every_one(hammer.killer, hammer.stopper, *[hammer.client] * (CLIENTS // 2))
+            await hammer.check()
+            return hammer.counts
+
+    report(asyncio.run(work()), seed, capsys)
+
+
+def report(counts: Counter[str], seed: str, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         sys.stdout.write(f"\nseed {seed}: {', '.join(f'{count} {what}' for what, count in sorted(counts.items()))}\n")
     assert min(counts["accepted"], counts["rejected"], counts["cancelled"], counts["kills"], counts["pulled forward"]) > 0
