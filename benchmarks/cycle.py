@@ -8,13 +8,14 @@ import asyncio
 import sqlite3
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from execbroker.books.books import Books
 from execbroker.ledger import schema
+from execbroker.ledger.database import Database
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow
 from execbroker.ledger.sqlite import Sqlite
@@ -63,23 +64,38 @@ def wanted(number: int) -> Wanted:
 
 
 @asynccontextmanager
-async def books(folder: Path) -> AsyncIterator[tuple[Books, Ledger]]:
-    schema.prepare(Sqlite(folder / "ledger.sqlite"))
-    ledger = Ledger(Sqlite(folder / "ledger.sqlite"))
+async def opened(database: Database) -> AsyncIterator[Ledger]:
+    schema.prepare(database)
+    ledger = Ledger(database)
+    await ledger.open()
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@asynccontextmanager
+async def books(ledger: Ledger) -> AsyncIterator[Books]:
     found = Books(ledger, Clock())
     await found.open()
     await found.learn(POOL, Capacity(tuple(Node(str(number), 64, 256) for number in range(100))))
     try:
-        yield found, ledger
+        yield found
     finally:
         await found.close()
-        await ledger.close()
 
 
-async def through_books(folder: Path, cycles: int, clients: int) -> tuple[float, list[Cycle]]:
-    """Cycles per second, and what was written."""
+async def nothing() -> None:
+    """What is waited for before the clock starts."""
+
+
+async def through_books(
+    database: Database, cycles: int, clients: int, ready: Callable[[], Awaitable[None]] = nothing
+) -> tuple[float, list[Cycle]]:
+    """How many seconds it took, and what was written."""
     requests, answers = iter([wanted(number) for number in range(cycles)]), []
-    async with books(folder) as (found, _):
+    async with opened(database) as ledger, books(ledger) as found:
+        await ready()
 
         async def client() -> None:
             for request in requests:
@@ -90,29 +106,27 @@ async def through_books(folder: Path, cycles: int, clients: int) -> tuple[float,
         began = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(clients)))
         seconds = time.perf_counter() - began
-    return cycles / seconds, [Cycle(answer, envelope(offer.slot for offer in answer.offers if offer.slot)) for answer in answers]
+    return seconds, [Cycle(answer, envelope(offer.slot for offer in answer.offers if offer.slot)) for answer in answers]
 
 
-async def by_ledger(folder: Path, cycles: list[Cycle], together: int, record: Statements | None = None) -> float:
-    """The same rows, without looking for them, without keeping a timeline and without asking anyone."""
-    schema.prepare(Sqlite(folder / "ledger.sqlite"))
-    ledger = Ledger(Sqlite(folder / "ledger.sqlite"))
+async def by_ledger(
+    database: Database, cycles: list[Cycle], together: int, ready: Callable[[], Awaitable[None]] = nothing
+) -> float:
+    """How many seconds the same rows took, without looking for them, without keeping a timeline and without asking anyone."""
     now = int(time.time())
-    if record is not None:
-        _listen(ledger, record)
-    began = time.perf_counter()
-    for first in range(0, len(cycles), together):
-        batch = cycles[first : first + together]
-        async with ledger.write() as transaction:
-            for cycle in batch:
-                transaction.add_offerset(cycle.answer.offerset, cycle.answer.offers)
-                transaction.book(cycle.answer.offerset.uuid, cycle.held)
-        async with ledger.write() as transaction:
-            for cycle in batch:
-                await _accept(transaction, cycle, now)
-    seconds = time.perf_counter() - began
-    await ledger.close()
-    return len(cycles) / seconds
+    async with opened(database) as ledger:
+        await ready()
+        began = time.perf_counter()
+        for first in range(0, len(cycles), together):
+            batch = cycles[first : first + together]
+            async with ledger.write(alone=True) as transaction:
+                for cycle in batch:
+                    transaction.add_offerset(cycle.answer.offerset, cycle.answer.offers)
+                    transaction.book(cycle.answer.offerset.uuid, cycle.held)
+            async with ledger.write(alone=True) as transaction:
+                for cycle in batch:
+                    await _accept(transaction, cycle, now)
+        return time.perf_counter() - began
 
 
 async def _accept(transaction: Transaction, cycle: Cycle, now: int) -> None:
@@ -125,15 +139,14 @@ async def _accept(transaction: Transaction, cycle: Cycle, now: int) -> None:
     transaction.book(accepted.uuid, bookings_of(accepted.slot))
 
 
-def _listen(ledger: Ledger, record: Statements) -> None:
-    assert isinstance(ledger.database, Sqlite)
-    connection = sqlite3.connect(
-        ledger.database.path, timeout=0, isolation_level=None, check_same_thread=False, factory=_Recorder
-    )
+def recording(path: Path, record: Statements) -> Sqlite:
+    database = Sqlite(path)
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, factory=_Recorder)
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     connection.record = record
-    ledger.database.connection = connection
+    database.connection = connection
+    return database
 
 
 class _Recorder(sqlite3.Connection):
@@ -151,10 +164,10 @@ class _Recorder(sqlite3.Connection):
         return super().executemany(sql, parameters)
 
 
-def by_driver(folder: Path, record: Statements, cycles: int) -> float:
-    """The same statements, in the same transactions, with the values as they go into the store."""
-    schema.prepare(Sqlite(folder / "ledger.sqlite"))
-    connection = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)
+def by_driver(path: Path, record: Statements) -> float:
+    """How many seconds the same statements took, in the same transactions, with the values as they go into the store."""
+    schema.prepare(Sqlite(path))
+    connection = sqlite3.connect(path, isolation_level=None)
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     began = time.perf_counter()
@@ -165,16 +178,16 @@ def by_driver(folder: Path, record: Statements, cycles: int) -> float:
             connection.execute(statement, parameters)
     seconds = time.perf_counter() - began
     connection.close()
-    return cycles / seconds
+    return seconds
 
 
 def compare(cycles: int, clients: int) -> Rates:
     """One after the other in the same process, the first of each to warm up."""
     record: Statements = []
     with ExitStack() as stack:
-        folders = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(5))
-        asyncio.run(through_books(next(folders), 100, clients))
-        ours, written = asyncio.run(through_books(next(folders), cycles, clients))
-        asyncio.run(by_ledger(next(folders), written, clients, record))
-        ledger = asyncio.run(by_ledger(next(folders), written, clients))
-        return Rates(ours, ledger, by_driver(next(folders), record, cycles))
+        paths = (Path(stack.enter_context(tempfile.TemporaryDirectory())) / "ledger.sqlite" for _ in range(5))
+        asyncio.run(through_books(Sqlite(next(paths)), 100, clients))
+        ours, written = asyncio.run(through_books(Sqlite(next(paths)), cycles, clients))
+        asyncio.run(by_ledger(recording(next(paths), record), written, clients))
+        ledger = asyncio.run(by_ledger(Sqlite(next(paths)), written, clients))
+        return Rates(*(cycles / seconds for seconds in (ours, ledger, by_driver(next(paths), record))))

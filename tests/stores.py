@@ -22,9 +22,13 @@ NEEDED = "PostgreSQL is not here: install it (on Debian and Ubuntu: postgresql)"
 
 
 class Server:
-    """A PostgreSQL server of the tests' own, in a temporary folder, on a port of loopback that is free."""
+    """A PostgreSQL server of the tests' own, in a temporary folder, on a port of loopback that is free.
 
-    def __init__(self) -> None:
+    Without `durable` it does not wait for the disk: what it has committed survives its own end, but not the machine's.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self.durable = durable
         self.folder = Path(tempfile.mkdtemp(prefix="execbroker-postgres-"))
         self.folder.chmod(0o755)
         self.data = self.folder / "data"
@@ -56,8 +60,9 @@ class Server:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def start(self) -> None:
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off"}
-        given = " ".join(f"-c {name}={value or chr(39) * 2}" for name, value in {**settings, "max_connections": 200}.items())
+        where = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "''"}
+        settings = {**where, "fsync": "on" if self.durable else "off", "max_connections": 200}
+        given = " ".join(f"-c {name}={value}" for name, value in settings.items())
         self.call("pg_ctl", "-D", str(self.data), "-l", str(self.data / "log"), "-w", "-o", given, "start")
 
     def stop(self, mode: str = "fast") -> None:
