@@ -119,11 +119,11 @@ async def by_ledger(
         began = time.perf_counter()
         for first in range(0, len(cycles), together):
             batch = cycles[first : first + together]
-            async with ledger.write(alone=True) as transaction:
+            async with ledger.write(0) as transaction:
                 for cycle in batch:
                     transaction.add_offerset(cycle.answer.offerset, cycle.answer.offers)
                     transaction.book(cycle.answer.offerset.uuid, cycle.held)
-            async with ledger.write(alone=True) as transaction:
+            async with ledger.write(0) as transaction:
                 for cycle in batch:
                     await _accept(transaction, cycle, now)
         return time.perf_counter() - began
@@ -135,7 +135,7 @@ async def _accept(transaction: Transaction, cycle: Cycle, now: int) -> None:
     transaction.record(accepted.uuid, Phase.ACCEPTED, now)
     await transaction.move(accepted, Phase.WAITING, now, due=accepted.slot.prepare)
     await transaction.turn_down(offerset, Phase.REJECTED, now)
-    await transaction.unbook([offerset])
+    transaction.unbook(offerset)
     transaction.book(accepted.uuid, bookings_of(accepted.slot))
 
 

@@ -41,12 +41,12 @@ def compare(server: Server, processes: int, clients: int) -> Rates:
 
 
 def _join(barrier: Barrier) -> None:
-    global _barrier
-    _barrier = barrier
+    _barriers.append(barrier)
 
 
 async def _ready() -> None:
-    await asyncio.to_thread(_barrier.wait, LONGEST)
+    """All begin at the same time."""
+    await asyncio.to_thread(_barriers[0].wait, LONGEST)
 
 
 def _work(addresses: list[str], clients: int) -> tuple[float, float]:
@@ -58,4 +58,4 @@ def _work(addresses: list[str], clients: int) -> tuple[float, float]:
     return ours, asyncio.run(by_ledger(Postgres(addresses[1]), written, clients, _ready))
 
 
-_barrier: Barrier
+_barriers: list[Barrier] = []

@@ -7,18 +7,17 @@ from uuid import uuid4
 
 import structlog
 
+from execbroker.books.following import Following
 from execbroker.books.holdings import Holdings
 from execbroker.errors import BrokerError, Busy, IllegalMove, Interrupted, NoRoom, NotFound
 from execbroker.faults import reach
 from execbroker.ledger.database import PATIENCE
-from execbroker.ledger.journal import News, news, publish
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.times import Clock
 
 T = TypeVar("T")
 Operation = Callable[[Transaction, int], Awaitable[T]]
-Follow = Callable[[Transaction, News, int], Awaitable[None]]
 Waiting = tuple[Operation[Any], asyncio.Future[Any]]
 
 QUEUE = 1024
@@ -46,8 +45,7 @@ class Batches:
     """Operations queue up; one task takes all that wait, does them in memory and in one transaction, and answers after the
     commit. Where the commit fails, memory is put back as it was.
 
-    `first` is done at the beginning of every transaction and `last` at its end, where that is True once more soon after. Where
-    the ledger is shared, a transaction begins by following (`follow`) what other brokers have written before it.
+    `first` is done at the beginning of every transaction and `last` at its end, where that is True once more soon after.
     """
 
     def __init__(
@@ -55,12 +53,12 @@ class Batches:
         ledger: Ledger,
         clock: Clock,
         holdings: Holdings,
-        follow: Follow,
+        following: Following,
         first: Operation[None],
         last: Operation[bool],
     ) -> None:
         self._ledger, self._clock, self._holdings = ledger, clock, holdings
-        self._follow, self._first, self._last = follow, first, last
+        self._following, self._first, self._last = following, first, last
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(QUEUE)
         self._worker: asyncio.Task[None] | None = None
 
@@ -129,24 +127,22 @@ class Batches:
         """What was done: this attempt, or the `uncertain` one before it, where that was done after all."""
         now = int(self._clock.now().timestamp())
         self._holdings.forget_the_past(now)
-        async with self._ledger.write(alone=True) as transaction:
+        shared = self._ledger.database.shared
+        async with self._ledger.write(self._following.seq) as transaction:
             attempt.transaction = transaction
             transaction.time = self._clock.agreed(transaction.time)
-            if self._ledger.database.shared:
-                found = await news(transaction, self._holdings.seq)
-                await self._follow(transaction, found, now)
-                if uncertain and uncertain.name in found.writers:
-                    return uncertain
+            writers = await self._following.follow(transaction, now) if shared else ()
+            if uncertain and uncertain.name in writers:
+                return uncertain
             await self._first(transaction, now)
             for operation, _ in batch:
                 attempt.answers.append(await _attempt(operation, transaction, now))
             attempt.again = await self._last(transaction, now)
-            if self._ledger.database.shared and transaction.writes:
-                publish(transaction, self._holdings.seq + 1, attempt.name, now)
-            await transaction.flush()
-            reach("books.writing" if transaction.changed else "books.reading")
+            if shared and transaction.writes:
+                self._following.publish(transaction, attempt.name, now)
+            reach("books.writing" if transaction.writes else "books.reading")
         reach("books.written" if transaction.changed else "books.read")
-        self._holdings.seq += transaction.changed
+        self._following.seq += shared and transaction.changed
         return attempt
 
 

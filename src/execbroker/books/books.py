@@ -7,11 +7,12 @@ from sqlalchemy import bindparam, select
 
 from execbroker.books.batches import Batches, Operation, T, nothing
 from execbroker.books.caps import Caps
+from execbroker.books.following import Following
 from execbroker.books.holdings import Holdings
 from execbroker.books.pulling import UNLEASED, Pulling
 from execbroker.engine.lifecycle import CHOICES, EXTENDABLE, Wait, step
 from execbroker.errors import IllegalMove, NoRoom, NotFound, StorageFull
-from execbroker.ledger.journal import News, capacity_now, look_up
+from execbroker.ledger.journal import capacity_now
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, read_session
 from execbroker.ledger.tables import sessions
@@ -44,30 +45,13 @@ class Books:
         self.capacities: dict[str, Capacity] = {}
         self._prices, self._caps = prices or {}, caps or Caps()
         self._pulling = Pulling(self.holdings, self._prices)
-        self._batches = Batches(ledger, clock, self.holdings, self._follow, self._expire, self._pull)
+        self._following = Following(ledger, self.holdings, self._pulling, self._relearn)
+        self._batches = Batches(ledger, clock, self.holdings, self._following, self._expire, self._pull)
 
     async def open(self) -> None:
         """Read the bookings back, and start work."""
-        await self._reload(self._now())
+        await self._following.reload(self._now())
         self._batches.open()
-
-    async def _reload(self, now: int) -> None:
-        await self.holdings.reload(now)
-        self._pulling.load(await self._ledger.waiting())
-
-    async def _follow(self, transaction: Transaction, news: News, now: int) -> None:
-        """Take over what other brokers have written."""
-        if not news.whole:
-            await self._reload(now)
-        elif news.holders:
-            for holder, held in (await look_up(transaction, news.holders)).items():
-                self.holdings.follow(holder, held)
-                self._pulling.follow(holder, held.waiting)
-        for platform in news.platforms & self.capacities.keys():
-            capacity = await capacity_now(transaction, platform, self.capacities[platform])
-            self._set_capacity(platform, capacity, self.timeline.site(platform).kept)
-        self.holdings.seq = news.seq
-        self.holdings.settle()
 
     async def close(self) -> None:
         """Finish what waits, then stop."""
@@ -96,6 +80,12 @@ class Books:
                 await self._pulling.rescue(transaction, platform, short, now)
 
         await self.write(operation)
+
+    async def _relearn(self, transaction: Transaction, platform: str) -> None:
+        """Another broker has learnt what a platform has now."""
+        if known := self.capacities.get(platform):
+            kept = self.timeline.site(platform).kept
+            self._set_capacity(platform, await capacity_now(transaction, platform, known), kept)
 
     def _set_capacity(self, platform: str, capacity: Capacity, kept: tuple[Kept, ...]) -> bool:
         """Whether it was not known before; what came free until then, when the broker was down say, was for nobody."""
@@ -165,7 +155,7 @@ class Books:
             else:
                 await transaction.move(row, Phase.ACCEPTED, now, said, due=now)
             await transaction.turn_down(row.offerset, Phase.REJECTED, now)
-            await self.holdings.release(transaction, row.offerset)
+            self.holdings.release(transaction, row.offerset)
             self.holdings.hold(transaction, uuid, pieces)
             accepted = replace(row, phase=Phase.ACCEPTED, modified=now)
             self._pulling.add(accepted)
@@ -212,7 +202,7 @@ class Books:
             said = [message("INFO", "extended", "Its owner made it {seconds} s {how}", seconds=abs(seconds), how=how)]
             due = now if row.phase is Phase.RUNNING else row.due
             await transaction.move(row, row.phase, now, said, slot=slot, quote=quote, due=due, **UNLEASED)
-            await self.holdings.release(transaction, uuid)
+            self.holdings.release(transaction, uuid)
             self.holdings.hold(transaction, uuid, bookings_of(slot))
             extended = replace(row, slot=slot, quote=quote, modified=now)
             if row.phase in (Phase.ACCEPTED, Phase.WAITING):
@@ -250,7 +240,7 @@ class Books:
             said = [message("INFO", "pulled-forward", "Ready: it starts {earlier} s earlier", earlier=early)]
             if not await transaction.move(row, row.phase, now, said, row.lease, slot=slot):
                 return None
-            await self.holdings.release(transaction, row.uuid)
+            self.holdings.release(transaction, row.uuid)
             self.holdings.hold(transaction, row.uuid, clip(bookings_of(slot), now))
             return replace(row, slot=slot, modified=now)
 
@@ -269,7 +259,7 @@ class Books:
             due = min((until for _, until in slot.storages), default=None)
             if not await transaction.move(row, row.outcome, now, said, row.lease, slot=slot, due=due, **values):
                 return False
-            await self.holdings.release(transaction, row.uuid)
+            self.holdings.release(transaction, row.uuid)
             self.holdings.hold(transaction, row.uuid, clip(bookings_of(slot), now))
             return True
 
@@ -298,7 +288,7 @@ class Books:
         """Forget what an ended session held, once its storage is deleted."""
 
         async def operation(transaction: Transaction, _: int) -> None:
-            await self.holdings.release(transaction, uuid)
+            self.holdings.release(transaction, uuid)
 
         await self.write(operation)
 
@@ -338,7 +328,7 @@ class Books:
     async def _shrink(self, transaction: Transaction, offerset: UUID) -> None:
         """Hold only what the remaining offers of this need."""
         rows = await transaction.fetch(_OPEN, {"of": str(offerset), "at": Phase.OFFERED.value})
-        await self.holdings.release(transaction, offerset)
+        self.holdings.release(transaction, offerset)
         self.holdings.hold(transaction, offerset, envelope(row.slot for row in map(read_session, rows) if row.slot))
 
     def _check_room(self, offerset: UUID, pieces: list[Booking], now: int) -> None:

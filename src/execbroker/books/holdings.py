@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from uuid import UUID
 
-from execbroker.ledger.journal import Held
+from execbroker.ledger.journal import Offered
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.transaction import Transaction
 from execbroker.scheduling.timeline import Booking, Place, Timeline
@@ -26,8 +26,6 @@ class Holdings:
         self._expiries: list[tuple[int, UUID]] = []
         self._undo: list[Callable[[], None]] = []
         self._known_from = 0
-        self.seq = 0
-        """Of the ledger's journal, the entry up to which this is how it stands."""
         self._given_up: list[UUID] = []
         self.freed: set[str] = set()
         """The platforms on which something has come free since this was last emptied."""
@@ -35,8 +33,7 @@ class Holdings:
         """Core-seconds in offers that may still be accepted, by owner."""
 
     async def reload(self, now: int) -> None:
-        """Read everything back. What is written meanwhile is followed afterwards."""
-        self.seq = await self._ledger.written()
+        """Read everything back."""
         self._held.clear()
         self._owners.clear()
         self._expiries.clear()
@@ -70,13 +67,12 @@ class Holdings:
         self._put(holder, [*before, *pieces], taken=pieces)
         self._undo.append(lambda: self._put(holder, before, given=pieces))
 
-    async def release(self, transaction: Transaction, *holders: UUID) -> None:
-        await transaction.unbook(holders)
-        for holder in holders:
-            if pieces := self._held.get(holder):
-                self._put(holder, [], given=pieces)
-                self._given_up.append(holder)
-                self._undo.append(partial(self._put, holder, pieces, taken=pieces))
+    def release(self, transaction: Transaction, holder: UUID) -> None:
+        if pieces := self._held.get(holder):
+            transaction.unbook(holder)
+            self._put(holder, [], given=pieces)
+            self._given_up.append(holder)
+            self._undo.append(partial(self._put, holder, pieces, taken=pieces))
 
     def _put(self, holder: UUID, pieces: list[Booking], *, taken: Iterable[Booking] = (), given: Iterable[Booking] = ()) -> None:
         self.timeline.take(taken)
@@ -89,18 +85,16 @@ class Holdings:
         else:
             self._held.pop(holder, None)
 
-    def follow(self, holder: UUID, held: Held) -> None:
-        """Another broker has changed what this one holds: to what it is now."""
-        offer = next(iter(held.offers), None)
-        if offer is not None and holder not in self._owners:
-            self._owners[holder] = offer.owner
-            for expires in {one.expires for one in held.offers}:
+    def follow(self, holder: UUID, pieces: list[Booking], offered: Offered | None) -> None:
+        """Another broker has changed what this one holds; where its offers are news, they are `offered`."""
+        if offered and pieces:
+            self._owners[holder] = offered.owner
+            for expires in offered.expiries:
                 heapq.heappush(self._expiries, (expires, holder))
         freed = set(self.freed)
-        self._put(holder, held.pieces, taken=held.pieces, given=self.of(holder))
+        self._put(holder, pieces, taken=pieces, given=self.of(holder))
         self.freed = freed  # who has freed it also sees to it who may have it
-        if offer is None:
-            self._given_up.append(holder)
+        self._given_up.append(holder)
 
     def expect(self, expires: int, offerset: UUID) -> None:
         """An offer of this offerset expires then."""

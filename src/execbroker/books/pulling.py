@@ -49,7 +49,10 @@ class Pulling:
 
     def follow(self, uuid: UUID, row: SessionRow | None) -> None:
         """Another broker has changed this session: as it is now, where it waits."""
-        self._put(uuid, row if row and row.slot and row.slot.floor is not None else None)
+        self._put(uuid, row)
+
+    def waits(self, uuid: UUID) -> bool:
+        return uuid in self._waiting
 
     def _know(self, uuid: UUID, row: SessionRow | None) -> None:
         self._holdings.on_undo(partial(self._put, uuid, self._waiting.get(uuid)))
@@ -143,7 +146,7 @@ class Pulling:
         found = self._place_for(row, row.slot, last, now)
         if found is None or found == row.slot or not await self._write(transaction, row, found, now):
             return False
-        await self._holdings.release(transaction, row.uuid)
+        self._holdings.release(transaction, row.uuid)
         self._holdings.hold(transaction, row.uuid, bookings_of(found))
         self._know(row.uuid, replace(row, slot=found))
         return True

@@ -1,6 +1,6 @@
 from abc import ABC, abstractmethod
 from collections import namedtuple
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -39,6 +39,27 @@ class Result(NamedTuple):
     touched: int
 
 
+class Begun(NamedTuple):
+    """The database's time, in seconds since 1970, where it has one that all brokers agree on, and entries of the journal."""
+
+    time: int | None = None
+    news: Sequence[Any] = ()
+
+
+class Last(NamedTuple):
+    """How a transaction ends: with changes whose result nobody needs, and then rows, those of a table all with the same columns.
+
+    It is on the disk where anything has `changed`, and other brokers are told what it has `touched`, and whether anything is
+    `due`.
+    """
+
+    changed: bool = False
+    changes: Sequence[tuple[Statement, Parameters]] = ()
+    inserts: Sequence[tuple[Table, Sequence[Parameters]]] = ()
+    touched: Collection[UUID] = ()
+    due: bool = False
+
+
 class Database(ABC):
     """Where a ledger is kept, with one connection that writes. Statements are SQLAlchemy's; one that is run with parameters is
     compiled once."""
@@ -71,22 +92,17 @@ class Database(ABC):
         """Connections that read: each statement for itself."""
 
     @abstractmethod
-    async def begin(self, *, alone: bool) -> int | None:
-        """Begin a transaction; `alone` among all brokers, one after the other. The database's time, where it has one that all
-        brokers agree on, in seconds since 1970."""
+    async def begin(self, since: int | None = None) -> Begun:
+        """Begin a transaction. With `since`, no other broker has such a one at the same time, and all that was written after
+        that entry of the journal is told of."""
 
     @abstractmethod
     async def run(self, statement: Statement, parameters: Parameters | None = None) -> Result:
         """One statement; without parameters it has its values in it."""
 
     @abstractmethod
-    async def finish(self, inserts: Iterable[tuple[Table, Sequence[Parameters]]], touched: Iterable[UUID], *, due: bool) -> None:
-        """The last that is written in a transaction: rows, those of a table all with the same columns. Other brokers are told,
-        once it is committed, what it has `touched`, and whether anything is `due`."""
-
-    @abstractmethod
-    async def commit(self, *, changed: bool) -> None:
-        """End the transaction, on the disk where anything has `changed`."""
+    async def commit(self, last: Last) -> None:
+        """Write the `last` of the transaction and end it."""
 
     @abstractmethod
     async def grind(self, statement: Statement) -> None:

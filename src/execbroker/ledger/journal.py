@@ -1,77 +1,85 @@
 """How brokers that share a database follow one another: what has changed since one of them last looked, and how it is now."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, func, or_, select
+from sqlalchemy import func, select
 
-from execbroker.ledger.rows import SessionRow, read_booking, read_session
-from execbroker.ledger.tables import bookings, capacities, journal, sessions
+from execbroker.ledger.rows import SessionRow, read_session
+from execbroker.ledger.tables import capacities, journal, sessions
 from execbroker.ledger.transaction import Transaction
-from execbroker.model.phases import Phase
 from execbroker.model.waist import Capacity, Node
-from execbroker.scheduling.timeline import BATCH, SHARED, Booking
+from execbroker.scheduling.amounts import Amounts
+from execbroker.scheduling.timeline import BATCH, SHARED, Booking, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """An offerset with offers that can be accepted: whose it is, and when they expire."""
+
+    owner: str
+    expiries: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What was written until `seq`: `holders` whose bookings are others than before, `platforms` whose capacity is, and by
-    which `writers`. Where it is not `whole`, some of it was forgotten already."""
+    """What was written until `seq`, by which `writers`: what holders have now, new offersets, the flexible sessions among the
+    holders that wait for their start, and platforms whose capacity is another. Where it is not `whole`, some of it was
+    forgotten already."""
 
     seq: int
     whole: bool = True
-    writers: frozenset[str] = frozenset()
-    holders: frozenset[UUID] = frozenset()
-    platforms: frozenset[str] = frozenset()
+    writers: set[str] = field(default_factory=set)
+    held: dict[UUID, list[Booking]] = field(default_factory=dict)
+    offered: dict[UUID, Offered] = field(default_factory=dict)
+    waiting: set[UUID] = field(default_factory=set)
+    platforms: set[str] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class Held:
-    """What there is of a holder now: its bookings, its offers that can be accepted, and itself where it is a session that
-    waits for its start."""
-
-    pieces: list[Booking] = field(default_factory=list)
-    offers: list[SessionRow] = field(default_factory=list)
-    waiting: SessionRow | None = None
-
-
-async def news(transaction: Transaction, since: int) -> News:
-    """What was written after `since`, by anybody, in a transaction that no other writes beside."""
-    rows = await transaction.fetch(_NEWS, {"since": since})
+def read_news(rows: Sequence[Any], since: int) -> News:
+    """Entries of the journal, all those after `since`."""
     if not rows:
         return News(since)
-    changes = [json.loads(row.changed) for row in rows]
-    return News(
-        rows[-1].seq,
-        rows[0].seq == since + 1,
-        frozenset(row.writer for row in rows),
-        frozenset(UUID(holder) for one in changes for holder in one["holders"]),
-        frozenset(platform for one in changes for platform in one["platforms"]),
-    )
+    news = News(rows[-1].seq, rows[0].seq == since + 1)
+    for row in rows:
+        changed = json.loads(row.changed)
+        held = {UUID(holder): [_booking(*piece) for piece in pieces] for holder, pieces in changed["held"].items()}
+        news.writers.add(row.writer)
+        news.held.update(held)
+        news.waiting.difference_update(held)
+        news.waiting.update(map(UUID, changed["waiting"]))
+        news.platforms.update(changed["platforms"])
+        news.offered.update((UUID(uuid), Offered(owner, tuple(times))) for uuid, (owner, times) in changed["offered"].items())
+    return news
 
 
-def publish(transaction: Transaction, seq: int, writer: str, now: int) -> None:
-    """Write down what this transaction has changed: the entry `seq`, of which there can be only one."""
-    changed = {"holders": [str(holder) for holder in transaction.holders], "platforms": sorted(transaction.platforms)}
+def _booking(
+    platform: str, node: str, start: int, end: int, cores: int, memory: int, storage: int, counts: list[tuple[str, int]]
+) -> Booking:
+    amounts = Amounts(cores, memory, storage, tuple((kind, count) for kind, count in counts))
+    return Booking(Place(platform, node), start, end, amounts)
+
+
+def publish(
+    transaction: Transaction, seq: int, writer: str, now: int, held: Callable[[UUID], list[Booking]], waiting: Iterable[UUID]
+) -> None:
+    """Write down what this transaction has changed, as it is now: the entry `seq`, of which there can be only one."""
+    changed = {
+        "held": {str(one): [[*piece.place, piece.start, piece.end, *piece.amounts] for piece in held(one)]
+                 for one in transaction.holders},
+        "offered": {str(uuid): [owner, expiries] for uuid, (owner, expiries) in transaction.offered.items()},
+        "waiting": [str(uuid) for uuid in waiting],
+        "platforms": sorted(transaction.platforms),
+    }  # fmt: skip
     transaction.insert(journal, {"seq": seq, "writer": writer, "time": now, "changed": json.dumps(changed)})
 
 
-async def look_up(transaction: Transaction, holders: Iterable[UUID]) -> dict[UUID, Held]:
-    """How it stands with each of these."""
-    found = {holder: Held() for holder in holders}
-    of = [str(holder) for holder in found]
-    for row in await transaction.fetch(select(bookings).where(bookings.c.holder.in_(of))):
-        found[UUID(row.holder)].pieces.append(read_booking(row))
-    offered = and_(sessions.c.offerset.in_(of), sessions.c.phase == Phase.OFFERED.value)
-    waiting = and_(sessions.c.uuid.in_(of), sessions.c.phase.in_([Phase.ACCEPTED.value, Phase.WAITING.value]))
-    for row in map(read_session, await transaction.fetch(select(sessions).where(or_(offered, waiting)))):
-        if row.phase is Phase.OFFERED:
-            found[row.offerset].offers.append(row)
-        else:
-            found[row.uuid].waiting = row
-    return found
+async def sessions_of(transaction: Transaction, uuids: Iterable[UUID]) -> dict[UUID, SessionRow]:
+    rows = await transaction.fetch(select(sessions).where(sessions.c.uuid.in_([str(uuid) for uuid in uuids])))
+    return {row.uuid: row for row in map(read_session, rows)}
 
 
 async def capacity_now(transaction: Transaction, platform: str, known: Capacity) -> Capacity:
@@ -92,5 +100,4 @@ async def capacity_now(transaction: Transaction, platform: str, known: Capacity)
     return replace(known, nodes=nodes, pools=(*counts.get(SHARED, ()), *pools))
 
 
-_NEWS = select(journal).where(journal.c.seq > bindparam("since")).order_by(journal.c.seq)
 LATEST = select(func.coalesce(func.max(journal.c.seq), 0))

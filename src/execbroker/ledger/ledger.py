@@ -42,20 +42,19 @@ class Ledger:
         await self._reader.dispose()
 
     @asynccontextmanager
-    async def write(self, *, alone: bool = False) -> AsyncIterator[Transaction]:
-        """One transaction, committed at the end of the block, rolled back where the block raises; `alone`, no other broker has
-        such a one at the same time.
+    async def write(self, since: int | None = None) -> AsyncIterator[Transaction]:
+        """One transaction, committed at the end of the block, rolled back where the block raises. With `since`, no other broker
+        has such a one at the same time, and what others wrote after that entry of the journal is its `news`.
 
         Raises Busy where another program keeps the database locked, Interrupted where it went away, StorageFull where it is full.
         """
         async with self._turn:
             transaction = Transaction(self.database)
             try:
-                transaction.time = await self.database.begin(alone=alone)
+                transaction.time, transaction.news = await self.database.begin(since)
                 yield transaction
-                await transaction.flush()
                 transaction.ending = True
-                await self.database.commit(changed=transaction.changed)
+                await self.database.commit(transaction.last())
             except self.database.errors as error:
                 clearer = self.database.clearer(error)
                 if isinstance(clearer, StorageFull):

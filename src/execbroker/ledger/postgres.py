@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 import structlog
 from psycopg import sql
-from sqlalchemy import BigInteger, Connection, Float, Integer, Table, create_engine, make_url
+from sqlalchemy import BigInteger, Connection, Float, Integer, Table, bindparam, create_engine, make_url, select
 from sqlalchemy.dialects.postgresql.psycopg import dialect
 from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import ArgumentError
@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from execbroker.errors import BrokerError, Busy, Interrupted, StartupError, StorageFull
 from execbroker.ledger.changes import Changes
-from execbroker.ledger.database import PATIENCE, READING, Database, Parameters, Result, Statement
+from execbroker.ledger.database import PATIENCE, READING, Begun, Compiled, Database, Last, Parameters, Result, Statement
+from execbroker.ledger.tables import journal
 
 Session: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -27,6 +28,7 @@ MOST_TOLD = 150  # uuids; a notice has 8,000 bytes at most
 EVERYTHING = "*"
 STALLED = 15  # seconds for which a transaction may do nothing before it is ended from outside
 _RETRY = 0.5
+NEWS = select(journal).where(journal.c.seq > bindparam("since")).order_by(journal.c.seq)
 
 _GONE = ("08", "57P", "25P03", "25006", "40", "53300")
 """Where a statement was not the matter: connection lost, server stopping, stalled, standby, deadlock, too many connections."""
@@ -95,39 +97,50 @@ class Postgres(Database):
         assert self._connection is not None
         return self._connection
 
-    async def begin(self, *, alone: bool) -> int:
+    async def begin(self, since: int | None = None) -> Begun:
         if self._connection is None:
             self._connection = await self._connect(
                 statement_timeout=f"{2 * PATIENCE}s",
                 lock_timeout=f"{PATIENCE}s",
                 idle_in_transaction_session_timeout=f"{STALLED}s",
             )
+        news = self.compiled(NEWS, kept=True)
         async with self._writing.pipeline():
             await self._writing.execute("BEGIN")
-            if alone:
+            if since is not None:
                 await self._writing.execute(f"SELECT pg_advisory_xact_lock({BOOK})")
-            cursor = await self._writing.execute("SELECT extract(epoch FROM clock_timestamp())::bigint")
-        row = await cursor.fetchone()
-        assert row is not None
-        return int(row[0])
+                entries = await self._writing.execute(news.text, {"since": since}, prepare=True)
+            clock = await self._writing.execute("SELECT extract(epoch FROM clock_timestamp())::bigint", prepare=True)
+        ((seconds,),) = await clock.fetchall()
+        return Begun(seconds, [] if since is None else self._rows(news, await entries.fetchall()))
 
     async def run(self, statement: Statement, parameters: Parameters | None = None) -> Result:
         compiled = self.compiled(statement, kept=parameters is not None)
         cursor = await self._writing.execute(compiled.text, compiled.values | (parameters or {}))
         if compiled.kind is None:
             return Result([], cursor.rowcount)
-        rows = [compiled.kind(*row) for row in await cursor.fetchall()]
+        rows = self._rows(compiled, await cursor.fetchall())
         return Result(rows, len(rows))
 
-    async def finish(self, inserts: Iterable[tuple[Table, Sequence[Parameters]]], touched: Iterable[UUID], *, due: bool) -> None:
-        notice = [str(uuid) for uuid in touched]
-        words = ["due"] * due + (notice if len(notice) <= MOST_TOLD else [EVERYTHING])
+    @staticmethod
+    def _rows(compiled: Compiled, rows: Iterable[Sequence[Any]]) -> list[Any]:
+        assert compiled.kind is not None
+        return [compiled.kind(*row) for row in rows]
+
+    async def commit(self, last: Last) -> None:
+        """All in one go: nothing waits for an answer but the last."""
+        touched = [str(uuid) for uuid in last.touched]
+        words = ["due"] * last.due + (touched if len(touched) <= MOST_TOLD else [EVERYTHING])
         async with self._writing.pipeline():
-            for table, rows in inserts:
+            for statement, parameters in last.changes:
+                compiled = self.compiled(statement, kept=True)
+                await self._writing.execute(compiled.text, compiled.values | parameters)
+            for table, rows in last.inserts:
                 names = tuple(rows[0])
                 await self._writing.execute(self._inserting(table, names), [[row[name] for row in rows] for name in names])
             if words:
                 await self._writing.execute("SELECT pg_notify(%s, %s)", [CHANNEL, " ".join(words)])
+            await self._writing.execute("COMMIT")
 
     def _inserting(self, table: Table, names: tuple[str, ...]) -> str:
         """One statement for any number of rows: each column is a list."""
@@ -136,9 +149,6 @@ class Postgres(Database):
             lists = ", ".join(f"%s::{_type(table.c[name].type)}[]" for name in names)
             self._inserts[table, names] = f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({lists})"  # noqa: S608
         return self._inserts[table, names]
-
-    async def commit(self, *, changed: bool) -> None:
-        await self._writing.execute("COMMIT")
 
     def token(self) -> str:
         return f"{self._number:08x}{uuid4().hex[:24]}"

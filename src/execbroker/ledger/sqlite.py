@@ -1,7 +1,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from execbroker.errors import BrokerError, Busy, StorageFull
-from execbroker.ledger.database import PATIENCE, READING, Database, Parameters, Result, Statement
+from execbroker.ledger.database import PATIENCE, READING, Begun, Database, Last, Parameters, Result, Statement
 from execbroker.ledger.reserve import Reserve
 
 _RETRY = 0.02
@@ -72,7 +72,7 @@ class Sqlite(Database):
 
         return engine
 
-    async def begin(self, *, alone: bool) -> None:
+    async def begin(self, since: int | None = None) -> Begun:
         """Raises sqlite3.OperationalError where another program goes on having the database locked."""
         connection = self.connection or self._connect()
         until = time.monotonic() + PATIENCE
@@ -84,7 +84,7 @@ class Sqlite(Database):
                     raise
                 await asyncio.sleep(_RETRY)
             else:
-                return
+                return Begun()
 
     def _connect(self) -> sqlite3.Connection:
         self.connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -104,20 +104,20 @@ class Sqlite(Database):
         rows = [compiled.kind(*row) for row in cursor]
         return Result(rows, len(rows))
 
-    async def finish(self, inserts: Iterable[tuple[Table, Sequence[Parameters]]], *_: Any, **__: Any) -> None:
+    async def commit(self, last: Last) -> None:
         assert self.connection is not None
-        for table, rows in inserts:
+        for statement, parameters in last.changes:
+            self._run(statement, parameters)
+        for table, rows in last.inserts:
             names = tuple(rows[0])
             if (table, names) not in self._inserts:
                 self._inserts[table, names] = str(insert(table).compile(dialect=self._dialect, column_keys=list(names)))
             self.connection.executemany(self._inserts[table, names], rows)
 
-    async def commit(self, *, changed: bool) -> None:
-        assert self.connection is not None
-        if not changed:
+        if last.changed:
+            await self._in_thread(self.connection.execute, "COMMIT")
+        else:
             self.connection.execute("COMMIT")
-            return
-        await self._in_thread(self.connection.execute, "COMMIT")
 
     async def grind(self, statement: Statement) -> None:
         await self._in_thread(self._run, statement)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, Table, Update, bindparam, delete, select, update
 
-from execbroker.ledger.database import Database, Parameters, Statement
+from execbroker.ledger.database import Database, Last, Parameters, Statement
 from execbroker.ledger.rows import OfferSetRow, SessionRow, offerset_values, session_values, slot_text, state_text
 from execbroker.ledger.tables import bookings, capacities, events, offersets, sessions
 from execbroker.model.messages import MessageItem
@@ -17,15 +17,19 @@ from execbroker.scheduling.timeline import Booking, Place
 
 
 class Transaction:
-    """Writes that take effect together. Inserts are gathered and go out in bulk, after all else."""
+    """Writes that take effect together. Those whose result nobody needs are gathered and go out in bulk, after all else."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._inserts: dict[Table, list[dict[str, Any]]] = {}
+        self._later: list[tuple[Statement, Parameters]] = []
         self.time: int | None = None
         """The database's time, in seconds since 1970, where it has one."""
+        self.news: Sequence[Any] = ()
+        """What other brokers have written to the journal."""
         self.touched: set[UUID] = set()
         self.holders: set[UUID] = set()
+        self.offered: dict[UUID, tuple[str, list[int]]] = {}
         self.platforms: set[str] = set()
         self.due = False
         self.changed = False
@@ -35,17 +39,16 @@ class Transaction:
     def insert(self, table: Table, *rows: dict[str, Any]) -> None:
         self._inserts.setdefault(table, []).extend(rows)
 
+    def last(self) -> Last:
+        """What was gathered, to be written as the last of it."""
+        inserts = [(table, rows) for table, rows in self._inserts.items() if rows]
+        self.changed |= bool(inserts or self._later)
+        return Last(self.changed, self._later, inserts, self.touched, self.due)
+
     @property
     def writes(self) -> bool:
         """Whether it has changed anything, or is going to."""
-        return self.changed or any(self._inserts.values())
-
-    async def flush(self) -> None:
-        pending = [(table, rows) for table, rows in self._inserts.items() if rows]
-        self._inserts = {}
-        self.changed |= bool(pending)
-        if self.changed:
-            await self._database.finish(pending, self.touched, due=self.due)
+        return self.changed or bool(self._later) or any(self._inserts.values())
 
     async def execute(self, statement: Statement, parameters: Parameters | None = None) -> int:
         """How many rows it touched. A statement that comes again and again is made once, and run with parameters."""
@@ -69,6 +72,8 @@ class Transaction:
         self.due |= any(offer.due is not None for offer in offers)
         if values := [session_values(offer) for offer in offers]:
             self.insert(sessions, *values)
+        if open_ := sorted({offer.expires for offer in offers if offer.phase is Phase.OFFERED}):
+            self.offered[row.uuid] = row.owner, open_
         self.touched.add(row.uuid)
 
     def book(self, holder: UUID, pieces: Iterable[Booking]) -> None:
@@ -81,14 +86,12 @@ class Transaction:
                 self.insert(bookings, row | wide)
             self.insert(bookings, *(row | {"kind": kind, "count": count} for kind, count in amounts.counts))
 
-    async def unbook(self, holders: Iterable[UUID]) -> None:
-        """Delete the bookings of these, those gathered here included."""
-        self.holders.update(holders)
-        gone = [str(holder) for holder in holders]
+    def unbook(self, holder: UUID) -> None:
+        """Delete its bookings, those gathered here included."""
+        self.holders.add(holder)
         if here := self._inserts.get(bookings):
-            self._inserts[bookings] = [row for row in here if row["holder"] not in gone]
-        for holder in gone:
-            await self.execute(_UNBOOK, {"of": holder})
+            self._inserts[bookings] = [row for row in here if row["holder"] != str(holder)]
+        self._later.append((_UNBOOK, {"of": str(holder)}))
 
     async def set_capacities(self, platform: str, sizes: Mapping[Place, Amounts], short: Collection[Place], now: int) -> bool:
         """Write down what a platform has, and since when something of it is `short` of what is held; False where it is so

@@ -1,0 +1,50 @@
+from collections.abc import Awaitable, Callable
+
+from execbroker.books.holdings import Holdings
+from execbroker.books.pulling import Pulling
+from execbroker.ledger.journal import publish, read_news, sessions_of
+from execbroker.ledger.ledger import Ledger
+from execbroker.ledger.transaction import Transaction
+
+
+class Following:
+    """Where several brokers share a ledger, each begins its transactions by taking over what the others have written before,
+    and ends them by telling what it has changed.
+
+    `relearn` is told of platforms that have become another size.
+    """
+
+    def __init__(
+        self, ledger: Ledger, holdings: Holdings, pulling: Pulling, relearn: Callable[[Transaction, str], Awaitable[None]]
+    ) -> None:
+        self._ledger, self._holdings, self._pulling = ledger, holdings, pulling
+        self._relearn = relearn
+        self.seq = 0
+        """The entry of the journal up to which memory is as the ledger is."""
+
+    async def reload(self, now: int) -> None:
+        """Read everything back. What is written meanwhile is followed afterwards."""
+        self.seq = await self._ledger.written()
+        await self._holdings.reload(now)
+        self._pulling.load(await self._ledger.waiting())
+
+    async def follow(self, transaction: Transaction, now: int) -> set[str]:
+        """Who has written since this was last done."""
+        news = read_news(transaction.news, self.seq)
+        if not news.whole:
+            await self.reload(now)
+            return news.writers
+        waiting = await sessions_of(transaction, news.waiting) if news.waiting else {}
+        for holder, pieces in news.held.items():
+            self._holdings.follow(holder, pieces, news.offered.get(holder))
+            self._pulling.follow(holder, waiting.get(holder))
+        for platform in news.platforms:
+            await self._relearn(transaction, platform)
+        self.seq = news.seq
+        self._holdings.settle()
+        return news.writers
+
+    def publish(self, transaction: Transaction, name: str, now: int) -> None:
+        """The next entry of the journal, under the name of this transaction."""
+        waiting = [holder for holder in transaction.holders if self._pulling.waits(holder)]
+        publish(transaction, self.seq + 1, name, now, self._holdings.of, waiting)
