@@ -2,7 +2,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -18,12 +18,21 @@ from execbroker.model.times import Clock
 
 T = TypeVar("T")
 Operation = Callable[[Transaction, int], Awaitable[T]]
-Waiting = tuple[Operation[Any], asyncio.Future[Any]]
 
 QUEUE = 1024
 BATCH = 64
 RETRY = 0.1  # seconds
+FRESH = 0.05  # seconds
 log = structlog.get_logger()
+
+
+class Waiting(NamedTuple):
+    """`ahead`: an operation that only holds what it finds, and writes no more than new rows, so that it may be done before it is
+    the turn of this broker."""
+
+    operation: Operation[Any]
+    future: asyncio.Future[Any]
+    ahead: bool = False
 
 
 @dataclass(slots=True)
@@ -61,6 +70,7 @@ class Batches:
         self._following, self._first, self._last = following, first, last
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(QUEUE)
         self._worker: asyncio.Task[None] | None = None
+        self._followed = 0.0
 
     def open(self) -> None:
         self._worker = asyncio.create_task(self._work(), name="books")
@@ -77,11 +87,11 @@ class Batches:
         """How many operations wait for their turn."""
         return self._queue.qsize()
 
-    async def do(self, operation: Operation[T]) -> T:
+    async def do(self, operation: Operation[T], *, ahead: bool = False) -> T:
         """Do this in the next transaction. Raises Busy, and whatever the operation or the commit raises."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
-            self._queue.put_nowait((operation, future))
+            self._queue.put_nowait(Waiting(operation, future, ahead))
         except asyncio.QueueFull:
             raise Busy(f"{QUEUE} requests are waiting already") from None
         return await future
@@ -119,7 +129,7 @@ class Batches:
                 attempt = Attempt(answers=[error] * len(batch))
             break
         if attempt.again and self._queue.empty():
-            self._queue.put_nowait((nothing, _nobody()))
+            self._queue.put_nowait(Waiting(nothing, _nobody()))
         self._holdings.settle()
         _answer(batch, attempt.answers)
 
@@ -128,15 +138,23 @@ class Batches:
         now = int(self._clock.now().timestamp())
         self._holdings.forget_the_past(now)
         shared = self._ledger.database.shared
-        async with self._ledger.write(self._following.seq) as transaction:
-            attempt.transaction = transaction
+        transaction = attempt.transaction = Transaction(self._ledger.database)
+        answers = await self._look_ahead(batch, transaction, now) if shared else {}
+        async with self._ledger.write(self._following.seq, transaction):
             transaction.time = self._clock.agreed(transaction.time)
             writers = await self._following.follow(transaction, now) if shared else ()
-            if uncertain and uncertain.name in writers:
+            self._followed = time.monotonic()
+            if (known := uncertain is not None and uncertain.name in writers) or (answers and self._holdings.overdrawn()):
+                self._holdings.undo()
+                transaction.start_over()
+                answers.clear()
+            if known and uncertain:
                 return uncertain
             await self._first(transaction, now)
-            for operation, _ in batch:
-                attempt.answers.append(await _attempt(operation, transaction, now))
+            for index, one in enumerate(batch):
+                if index not in answers:
+                    answers[index] = await _attempt(one.operation, transaction, now)
+            attempt.answers = [answers[index] for index in range(len(batch))]
             attempt.again = await self._last(transaction, now)
             if shared and transaction.writes:
                 self._following.publish(transaction, attempt.name, now)
@@ -144,6 +162,14 @@ class Batches:
         reach("books.written" if transaction.changed else "books.read")
         self._following.seq += shared and transaction.changed
         return attempt
+
+    async def _look_ahead(self, batch: list[Waiting], transaction: Transaction, now: int) -> dict[int, Any]:
+        """While others have their turn, find and hold what the last that is known of the timeline has room for. When it is the
+        turn of this broker, and others have taken some of it meanwhile, all of this is done again."""
+        fresh = time.monotonic() - self._followed < FRESH
+        if not fresh or self._holdings.is_due(now):
+            return {}
+        return {index: await _attempt(one.operation, transaction, now) for index, one in enumerate(batch) if one.ahead}
 
 
 async def nothing(transaction: Transaction, now: int) -> None:
@@ -165,7 +191,7 @@ async def _attempt(operation: Operation[T], transaction: Transaction, now: int) 
 
 
 def _answer(batch: Iterable[Waiting], answers: Iterable[Any]) -> None:
-    for (_, future), answer in zip(batch, answers, strict=True):
+    for (_, future, _), answer in zip(batch, answers, strict=True):
         if future.done():
             continue
         if isinstance(answer, BaseException):

@@ -85,7 +85,8 @@ class Books:
         """Another broker has learnt what a platform has now."""
         if known := self.capacities.get(platform):
             kept = self.timeline.site(platform).kept
-            self._set_capacity(platform, await capacity_now(transaction, platform, known), kept)
+            capacity = self.capacities[platform] = await capacity_now(transaction, platform, known)
+            self.timeline.set_capacity(platform, capacity, kept)
 
     def _set_capacity(self, platform: str, capacity: Capacity, kept: tuple[Kept, ...]) -> bool:
         """Whether it was not known before; what came free until then, when the broker was down say, was for nobody."""
@@ -119,7 +120,7 @@ class Books:
                     self.holdings.expect(expires, answer.offerset.uuid)
             return answer
 
-        return await self._take_on(operation)
+        return await self._take_on(operation, ahead=not self._caps.any)
 
     async def direct(self, wanted: Wanted) -> Answer:
         """Hold the first slot there is and accept it at once; a FAILED session, with the reasons, where there is none."""
@@ -300,11 +301,11 @@ class Books:
     def _now(self) -> int:
         return int(self._clock.now().timestamp())
 
-    async def _take_on(self, operation: Operation[T]) -> T:
+    async def _take_on(self, operation: Operation[T], *, ahead: bool = False) -> T:
         """Do what would fill the disk further, unless it is full already."""
         if self._ledger.database.full:
             raise StorageFull("The broker's disk is full: nothing new is taken on until there is room again")
-        return await self.write(operation)
+        return await self._batches.do(operation, ahead=ahead)
 
     async def write(self, operation: Operation[T]) -> T:
         """Do this in the next transaction, with whatever else waits: one flush of the disk serves them all.

@@ -13,9 +13,13 @@ class Caps:
     owner: int | None = None
     all: int | None = None
 
+    @property
+    def any(self) -> bool:
+        return self.owner is not None or self.all is not None
+
     def reasons_against(self, pieces: Iterable[Booking], owner: str, offered: Mapping[str, int]) -> list[MessageItem]:
         """Why an owner may not hold these too. `offered` are the core-seconds that each holds already."""
-        if self.owner is None and self.all is None:
+        if not self.any:
             return []
         more = core_seconds(pieces)
         over = [

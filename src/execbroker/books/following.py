@@ -41,7 +41,6 @@ class Following:
         for platform in news.platforms:
             await self._relearn(transaction, platform)
         self.seq = news.seq
-        self._holdings.settle()
         return news.writers
 
     def publish(self, transaction: Transaction, name: str, now: int) -> None:

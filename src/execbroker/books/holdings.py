@@ -25,6 +25,7 @@ class Holdings:
         self._owners: dict[UUID, str] = {}
         self._expiries: list[tuple[int, UUID]] = []
         self._undo: list[Callable[[], None]] = []
+        self._taken: list[Booking] = []
         self._known_from = 0
         self._given_up: list[UUID] = []
         self.freed: set[str] = set()
@@ -65,6 +66,7 @@ class Holdings:
         if owner is not None:
             self._owners[holder] = owner
         self._put(holder, [*before, *pieces], taken=pieces)
+        self._taken += pieces
         self._undo.append(lambda: self._put(holder, before, given=pieces))
 
     def release(self, transaction: Transaction, holder: UUID) -> None:
@@ -110,6 +112,10 @@ class Holdings:
     def next_expiry(self) -> int | None:
         return self._expiries[0][0] if self._expiries else None
 
+    def is_due(self, now: int) -> bool:
+        """Whether an offer has expired."""
+        return bool(self._expiries) and self._expiries[0][0] <= now
+
     def expired(self, now: int) -> list[UUID]:
         """The offersets of which an offer has expired since this was last asked."""
         due: list[UUID] = []
@@ -126,6 +132,7 @@ class Holdings:
     def settle(self) -> None:
         """What has changed is committed."""
         self._undo.clear()
+        self._taken.clear()
         for holder in self._given_up:
             if holder not in self._held and (owner := self._owners.pop(holder, None)) and not self.offered[owner]:
                 del self.offered[owner]
@@ -136,6 +143,11 @@ class Holdings:
         for undo in reversed(self._undo):
             undo()
         self._undo.clear()
+        self._taken.clear()
+
+    def overdrawn(self) -> bool:
+        """Whether something that was taken since the last commit has been taken by somebody else as well."""
+        return any(self.timeline.short(piece.place, piece.start, piece.end) for piece in self._taken)
 
     def forget_the_past(self, now: int) -> None:
         """Where the clock has gone back further than was kept, what was forgotten is to come again: take everything anew."""

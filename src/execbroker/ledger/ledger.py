@@ -42,14 +42,14 @@ class Ledger:
         await self._reader.dispose()
 
     @asynccontextmanager
-    async def write(self, since: int | None = None) -> AsyncIterator[Transaction]:
-        """One transaction, committed at the end of the block, rolled back where the block raises. With `since`, no other broker
-        has such a one at the same time, and what others wrote after that entry of the journal is its `news`.
+    async def write(self, since: int | None = None, transaction: Transaction | None = None) -> AsyncIterator[Transaction]:
+        """One transaction, or this one, committed at the end of the block, rolled back where the block raises. With `since`, no
+        other broker has such a one at the same time, and what others wrote after that entry of the journal is its `news`.
 
         Raises Busy where another program keeps the database locked, Interrupted where it went away, StorageFull where it is full.
         """
         async with self._turn:
-            transaction = Transaction(self.database)
+            transaction = transaction or Transaction(self.database)
             try:
                 transaction.time, transaction.news = await self.database.begin(since)
                 yield transaction

@@ -39,6 +39,15 @@ class Transaction:
     def insert(self, table: Table, *rows: dict[str, Any]) -> None:
         self._inserts.setdefault(table, []).extend(rows)
 
+    def start_over(self) -> None:
+        """Forget what was gathered."""
+        self._inserts.clear()
+        self._later.clear()
+        self.touched.clear()
+        self.holders.clear()
+        self.offered.clear()
+        self.due = False
+
     def last(self) -> Last:
         """What was gathered, to be written as the last of it."""
         inserts = [(table, rows) for table, rows in self._inserts.items() if rows]

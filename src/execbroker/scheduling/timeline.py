@@ -229,10 +229,10 @@ class Timeline:
         site = self.sites[place.platform]
         return site.amounts(site.profile(place.node).least(start, end))
 
-    def short(self, place: Place, since: int) -> bool:
-        """Whether at any time after `since` more is held than there is."""
+    def short(self, place: Place, since: int, until: int = NEVER) -> bool:
+        """Whether at any time from `since` until `until` more is held than there is."""
         site = self.sites[place.platform]
-        return bool(site.profile(place.node).least(since, NEVER).min() < 0)
+        return bool(site.profile(place.node).least(since, until).min() < 0)
 
     def take(self, bookings: Iterable[Booking]) -> None:
         for place, start, end, amounts in bookings:
