@@ -123,7 +123,7 @@ async def by_ledger(
                 for cycle in batch:
                     transaction.add_offerset(cycle.answer.offerset, cycle.answer.offers)
                     transaction.book(cycle.answer.offerset.uuid, cycle.held)
-            async with ledger.write(0) as transaction:
+            async with ledger.write(0, wanted=[cycle.accepted.uuid for cycle in batch]) as transaction:
                 for cycle in batch:
                     await _accept(transaction, cycle, now)
         return time.perf_counter() - began
@@ -132,9 +132,9 @@ async def by_ledger(
 async def _accept(transaction: Transaction, cycle: Cycle, now: int) -> None:
     offerset, accepted = cycle.answer.offerset.uuid, cycle.accepted
     assert accepted.slot is not None
+    await transaction.turn_down(offerset, Phase.REJECTED, now, but=accepted.uuid)
     transaction.record(accepted.uuid, Phase.ACCEPTED, now)
     await transaction.move(accepted, Phase.WAITING, now, due=accepted.slot.prepare)
-    await transaction.turn_down(offerset, Phase.REJECTED, now)
     transaction.unbook(offerset)
     transaction.book(accepted.uuid, bookings_of(accepted.slot))
 

@@ -3,7 +3,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 
@@ -28,11 +28,12 @@ log = structlog.get_logger()
 
 class Waiting(NamedTuple):
     """`ahead`: an operation that only holds what it finds, and writes no more than new rows, so that it may be done before it is
-    the turn of this broker."""
+    the turn of this broker. `session`: what it will look at."""
 
     operation: Operation[Any]
     future: asyncio.Future[Any]
     ahead: bool = False
+    session: UUID | None = None
 
 
 @dataclass(slots=True)
@@ -87,11 +88,11 @@ class Batches:
         """How many operations wait for their turn."""
         return self._queue.qsize()
 
-    async def do(self, operation: Operation[T], *, ahead: bool = False) -> T:
+    async def do(self, operation: Operation[T], *, ahead: bool = False, session: UUID | None = None) -> T:
         """Do this in the next transaction. Raises Busy, and whatever the operation or the commit raises."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
-            self._queue.put_nowait(Waiting(operation, future, ahead))
+            self._queue.put_nowait(Waiting(operation, future, ahead, session))
         except asyncio.QueueFull:
             raise Busy(f"{QUEUE} requests are waiting already") from None
         return await future
@@ -140,7 +141,8 @@ class Batches:
         shared = self._ledger.database.shared
         transaction = attempt.transaction = Transaction(self._ledger.database)
         answers = await self._look_ahead(batch, transaction, now) if shared else {}
-        async with self._ledger.write(self._following.seq, transaction):
+        wanted = {one.session for one in batch if one.session}
+        async with self._ledger.write(self._following.seq, transaction, wanted):
             transaction.time = self._clock.agreed(transaction.time)
             writers = await self._following.follow(transaction, now) if shared else ()
             self._followed = time.monotonic()
@@ -191,7 +193,7 @@ async def _attempt(operation: Operation[T], transaction: Transaction, now: int) 
 
 
 def _answer(batch: Iterable[Waiting], answers: Iterable[Any]) -> None:
-    for (_, future, _), answer in zip(batch, answers, strict=True):
+    for (_, future, *_), answer in zip(batch, answers, strict=True):
         if future.done():
             continue
         if isinstance(answer, BaseException):

@@ -150,19 +150,19 @@ class Books:
             late = now - row.slot.start
             warning = message("WARN", "late", "Accepted {late} s after its start; it ends as promised", late=late)
             said = [warning] if late > 0 else []
+            await transaction.turn_down(row.offerset, Phase.REJECTED, now, but=uuid)
             if isinstance(then := step(Phase.WAITING, row.slot, now), Wait):  # nothing for the engine to do before that
                 transaction.record(uuid, Phase.ACCEPTED, now, *said)
                 await transaction.move(row, Phase.WAITING, now, due=then.until)
             else:
                 await transaction.move(row, Phase.ACCEPTED, now, said, due=now)
-            await transaction.turn_down(row.offerset, Phase.REJECTED, now)
             self.holdings.release(transaction, row.offerset)
             self.holdings.hold(transaction, uuid, pieces)
             accepted = replace(row, phase=Phase.ACCEPTED, modified=now)
             self._pulling.add(accepted)
             return accepted
 
-        return await self.write(operation)
+        return await self._batches.do(operation, session=uuid)
 
     async def reject(self, uuid: UUID) -> SessionRow:
         """Turn an offer down; the others stay. Raises IllegalMove."""
@@ -173,7 +173,7 @@ class Books:
             await self._shrink(transaction, row.offerset)
             return replace(row, phase=Phase.REJECTED, modified=now)
 
-        return await self.write(operation)
+        return await self._batches.do(operation, session=uuid)
 
     async def cancel(self, uuid: UUID) -> SessionRow:
         """Stop an accepted session, wherever it has got to: it is released first, then CANCELLED. Raises IllegalMove."""
@@ -184,7 +184,7 @@ class Books:
             await transaction.move(row, Phase.RELEASING, now, said, outcome=Phase.CANCELLED, due=now)
             return replace(row, phase=Phase.RELEASING, outcome=Phase.CANCELLED, modified=now)
 
-        return await self.write(operation)
+        return await self._batches.do(operation, session=uuid)
 
     async def extend(self, uuid: UUID, seconds: int, limits: Limits = ()) -> SessionRow:
         """Make an accepted session so much longer, or shorter where that is negative: it ends after now all the same.
@@ -210,7 +210,7 @@ class Books:
                 self._pulling.add(extended)
             return extended
 
-        return await self.write(operation)
+        return await self._batches.do(operation, session=uuid)
 
     def _check_longer(self, slot: Slot, seconds: int, now: int) -> None:
         least = slot.end - max(now, slot.start) - 1
@@ -356,10 +356,9 @@ class Books:
 
 async def _find(transaction: Transaction, uuid: UUID, choice: Phase) -> SessionRow:
     """The session as it is now, if its owner may choose `choice`. Raises NotFound, IllegalMove."""
-    rows = await transaction.fetch(_ONE, {"of": str(uuid)})
-    if not rows:
+    row = await transaction.session(uuid)
+    if row is None:
         raise NotFound(f"There is no session {uuid}")
-    row = read_session(rows[0])
     allowed = CHOICES.get(row.phase, ())
     if choice not in allowed:
         names = " or ".join(allowed) or "nothing any more"
@@ -371,10 +370,9 @@ async def _find(transaction: Transaction, uuid: UUID, choice: Phase) -> SessionR
 
 async def _find_live(transaction: Transaction, uuid: UUID, now: int) -> SessionRow:
     """A session whose end can be moved. Raises NotFound, IllegalMove."""
-    rows = await transaction.fetch(_ONE, {"of": str(uuid)})
-    if not rows:
+    row = await transaction.session(uuid)
+    if row is None:
         raise NotFound(f"There is no session {uuid}")
-    row = read_session(rows[0])
     if row.phase not in EXTENDABLE or row.slot is None or now >= row.slot.end:
         text = f"The session is {row.phase}, and its end cannot be moved"
         raise IllegalMove(text, phase=row.phase.value, allowed=[*map(str, CHOICES.get(row.phase, ()))])
@@ -389,5 +387,4 @@ def _check_cost(quote: str | None, limits: Limits) -> None:
                 raise NoRoom(f"It would cost {due:.6g}, {due - limit:.6g} more than its request allows")
 
 
-_ONE = select(sessions).where(sessions.c.uuid == bindparam("of"))
 _OPEN = select(sessions).where(sessions.c.offerset == bindparam("of"), sessions.c.phase == bindparam("at"))

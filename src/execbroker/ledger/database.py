@@ -40,10 +40,12 @@ class Result(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """The database's time, in seconds since 1970, where it has one that all brokers agree on, and entries of the journal."""
+    """The database's time, in seconds since 1970, where it has one that all brokers agree on, entries of the journal, and
+    sessions, each with all the others of its offerset."""
 
     time: int | None = None
     news: Sequence[Any] = ()
+    sessions: Sequence[Any] = ()
 
 
 class Last(NamedTuple):
@@ -92,9 +94,9 @@ class Database(ABC):
         """Connections that read: each statement for itself."""
 
     @abstractmethod
-    async def begin(self, since: int | None = None) -> Begun:
+    async def begin(self, since: int | None = None, wanted: Collection[UUID] = ()) -> Begun:
         """Begin a transaction. With `since`, no other broker has such a one at the same time, and all that was written after
-        that entry of the journal is told of."""
+        that entry of the journal is told of, and, where that is cheap, how it stands with the sessions that are `wanted`."""
 
     @abstractmethod
     async def run(self, statement: Statement, parameters: Parameters | None = None) -> Result:

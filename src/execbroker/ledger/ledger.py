@@ -1,6 +1,6 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -42,16 +42,20 @@ class Ledger:
         await self._reader.dispose()
 
     @asynccontextmanager
-    async def write(self, since: int | None = None, transaction: Transaction | None = None) -> AsyncIterator[Transaction]:
+    async def write(
+        self, since: int | None = None, transaction: Transaction | None = None, wanted: Collection[UUID] = ()
+    ) -> AsyncIterator[Transaction]:
         """One transaction, or this one, committed at the end of the block, rolled back where the block raises. With `since`, no
-        other broker has such a one at the same time, and what others wrote after that entry of the journal is its `news`.
+        other broker has such a one at the same time, and what others wrote after that entry of the journal is its `news`; it will
+        look at the sessions that are `wanted`.
 
         Raises Busy where another program keeps the database locked, Interrupted where it went away, StorageFull where it is full.
         """
         async with self._turn:
             transaction = transaction or Transaction(self.database)
             try:
-                transaction.time, transaction.news = await self.database.begin(since)
+                transaction.time, transaction.news, known = await self.database.begin(since, wanted)
+                transaction.learn(known)
                 yield transaction
                 transaction.ending = True
                 await self.database.commit(transaction.last())

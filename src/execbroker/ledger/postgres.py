@@ -1,4 +1,5 @@
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -8,7 +9,17 @@ from uuid import UUID, uuid4
 import psycopg
 import structlog
 from psycopg import sql
-from sqlalchemy import BigInteger, Connection, Float, Integer, Table, bindparam, create_engine, make_url, select
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    String,
+    Table,
+    any_,
+    bindparam,
+    create_engine,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects.postgresql.psycopg import dialect
 from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import ArgumentError
@@ -17,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from execbroker.errors import BrokerError, Busy, Interrupted, StartupError, StorageFull
 from execbroker.ledger.changes import Changes
 from execbroker.ledger.database import PATIENCE, READING, Begun, Compiled, Database, Last, Parameters, Result, Statement
-from execbroker.ledger.tables import journal
+from execbroker.ledger.tables import journal, sessions
 
 Session: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -28,6 +39,8 @@ MOST_TOLD = 150  # uuids; a notice has 8,000 bytes at most
 EVERYTHING = "*"
 STALLED = 15  # seconds for which a transaction may do nothing before it is ended from outside
 _RETRY = 0.5
+_WANTED = select(sessions.c.offerset).where(sessions.c.uuid == any_(bindparam("wanted", type_=ARRAY(String))))
+FAMILIES = select(sessions).where(sessions.c.offerset.in_(_WANTED))
 NEWS = select(journal).where(journal.c.seq > bindparam("since")).order_by(journal.c.seq)
 
 _GONE = ("08", "57P", "25P03", "25006", "40", "53300")
@@ -97,22 +110,28 @@ class Postgres(Database):
         assert self._connection is not None
         return self._connection
 
-    async def begin(self, since: int | None = None) -> Begun:
+    async def begin(self, since: int | None = None, wanted: Collection[UUID] = ()) -> Begun:
         if self._connection is None:
             self._connection = await self._connect(
                 statement_timeout=f"{2 * PATIENCE}s",
                 lock_timeout=f"{PATIENCE}s",
                 idle_in_transaction_session_timeout=f"{STALLED}s",
             )
-        news = self.compiled(NEWS, kept=True)
+        news, families = self.compiled(NEWS, kept=True), self.compiled(FAMILIES, kept=True)
+        family: psycopg.AsyncCursor[Any] | None = None
         async with self._writing.pipeline():
             await self._writing.execute("BEGIN")
             if since is not None:
                 await self._writing.execute(f"SELECT pg_advisory_xact_lock({BOOK})")
                 entries = await self._writing.execute(news.text, {"since": since}, prepare=True)
+                if wanted:
+                    family = await self._writing.execute(families.text, {"wanted": [str(uuid) for uuid in wanted]}, prepare=True)
             clock = await self._writing.execute("SELECT extract(epoch FROM clock_timestamp())::bigint", prepare=True)
         ((seconds,),) = await clock.fetchall()
-        return Begun(seconds, [] if since is None else self._rows(news, await entries.fetchall()))
+        if since is None:
+            return Begun(seconds)
+        known = self._rows(families, await family.fetchall()) if family else []
+        return Begun(seconds, self._rows(news, await entries.fetchall()), known)
 
     async def run(self, statement: Statement, parameters: Parameters | None = None) -> Result:
         compiled = self.compiled(statement, kept=parameters is not None)
@@ -137,17 +156,17 @@ class Postgres(Database):
                 await self._writing.execute(compiled.text, compiled.values | parameters)
             for table, rows in last.inserts:
                 names = tuple(rows[0])
-                await self._writing.execute(self._inserting(table, names), [[row[name] for row in rows] for name in names])
+                await self._writing.execute(self._inserting(table, names), [json.dumps(rows)])
             if words:
                 await self._writing.execute("SELECT pg_notify(%s, %s)", [CHANNEL, " ".join(words)])
             await self._writing.execute("COMMIT")
 
     def _inserting(self, table: Table, names: tuple[str, ...]) -> str:
-        """One statement for any number of rows: each column is a list."""
+        """One statement for any number of rows, and one value, which costs less to write than as many as there are."""
         if (table, names) not in self._inserts:
             columns = ", ".join(f'"{name}"' for name in names)
-            lists = ", ".join(f"%s::{_type(table.c[name].type)}[]" for name in names)
-            self._inserts[table, names] = f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({lists})"  # noqa: S608
+            rows = f"json_populate_recordset(NULL::{table.name}, %s)"
+            self._inserts[table, names] = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {rows}"  # noqa: S608
         return self._inserts[table, names]
 
     def token(self) -> str:
@@ -239,9 +258,3 @@ def _pass_on(payload: str, changes: Changes) -> None:
         changes.tell_all()
     else:
         changes.tell([UUID(word) for word in words if word != "due"], due="due" in words)
-
-
-def _type(column: Any) -> str:
-    """What a list of the values of a column is called."""
-    kinds = ((BigInteger, "bigint"), (Integer, "integer"), (Float, "double precision"))
-    return next((name for kind, name in kinds if isinstance(column, kind)), "text")

@@ -1,11 +1,12 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Table, create_engine, event, insert
 from sqlalchemy.dialects.sqlite import dialect
@@ -72,7 +73,7 @@ class Sqlite(Database):
 
         return engine
 
-    async def begin(self, since: int | None = None) -> Begun:
+    async def begin(self, since: int | None = None, wanted: Collection[UUID] = ()) -> Begun:
         """Raises sqlite3.OperationalError where another program goes on having the database locked."""
         connection = self.connection or self._connect()
         until = time.monotonic() + PATIENCE

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from sqlalchemy import Select, Table, Update, bindparam, delete, select, update
 
-from execbroker.ledger.database import Database, Last, Parameters, Statement
-from execbroker.ledger.rows import OfferSetRow, SessionRow, offerset_values, session_values, slot_text, state_text
+from execbroker.ledger.database import Database, Last, Parameters, Result, Statement
+from execbroker.ledger.rows import OfferSetRow, SessionRow, offerset_values, read_session, session_values, slot_text, state_text
 from execbroker.ledger.tables import bookings, capacities, events, offersets, sessions
 from execbroker.model.messages import MessageItem
 from execbroker.model.phases import Phase
@@ -23,6 +23,9 @@ class Transaction:
         self._database = database
         self._inserts: dict[Table, list[dict[str, Any]]] = {}
         self._later: list[tuple[Statement, Parameters]] = []
+        self._moves: list[tuple[Statement, Parameters]] = []
+        self._known: dict[str, Any] = {}
+        self._whole: set[str] = set()
         self.time: int | None = None
         """The database's time, in seconds since 1970, where it has one."""
         self.news: Sequence[Any] = ()
@@ -42,7 +45,6 @@ class Transaction:
     def start_over(self) -> None:
         """Forget what was gathered."""
         self._inserts.clear()
-        self._later.clear()
         self.touched.clear()
         self.holders.clear()
         self.offered.clear()
@@ -51,19 +53,27 @@ class Transaction:
     def last(self) -> Last:
         """What was gathered, to be written as the last of it."""
         inserts = [(table, rows) for table, rows in self._inserts.items() if rows]
-        self.changed |= bool(inserts or self._later)
-        return Last(self.changed, self._later, inserts, self.touched, self.due)
+        changes = [*self._moves, *self._later]
+        self.changed |= bool(inserts or changes)
+        return Last(self.changed, changes, inserts, self.touched, self.due)
 
     @property
     def writes(self) -> bool:
         """Whether it has changed anything, or is going to."""
-        return self.changed or bool(self._later) or any(self._inserts.values())
+        return self.changed or bool(self._moves or self._later) or any(self._inserts.values())
 
     async def execute(self, statement: Statement, parameters: Parameters | None = None) -> int:
         """How many rows it touched. A statement that comes again and again is made once, and run with parameters."""
-        touched = (await self._database.run(statement, parameters)).touched
+        touched = (await self._run(statement, parameters)).touched
         self.changed |= touched > 0
         return touched
+
+    async def _run(self, statement: Statement, parameters: Parameters | None) -> Result:
+        """After the moves that were gathered, which it has to see."""
+        while self._moves:
+            await self._database.run(*self._moves.pop(0))
+            self.changed = True
+        return await self._database.run(statement, parameters)
 
     async def grind(self, statement: Statement) -> None:
         """A statement that may take long."""
@@ -72,9 +82,23 @@ class Transaction:
 
     async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Any]:
         """The rows that a query, or a change, gives back."""
-        result = await self._database.run(statement, parameters)
+        result = await self._run(statement, parameters)
         self.changed |= not isinstance(statement, Select) and result.touched > 0
         return result.rows
+
+    def learn(self, rows: Iterable[Any]) -> None:
+        """Sessions as they are now, each with all the others of its offerset: they need not be looked up again. Nobody else
+        changes the phase of a session beside a transaction that is alone."""
+        for row in rows:
+            self._known[row.uuid] = row
+            self._whole.add(row.offerset)
+
+    async def session(self, uuid: UUID) -> SessionRow | None:
+        """As it is now."""
+        if known := self._known.get(str(uuid)):
+            return read_session(known)
+        rows = await self.fetch(_ONE, {"of": str(uuid)})
+        return read_session(rows[0]) if rows else None
 
     def add_offerset(self, row: OfferSetRow, offers: Sequence[SessionRow]) -> None:
         self.insert(offersets, offerset_values(row))
@@ -141,7 +165,11 @@ class Transaction:
         values = {name: _COLUMN_TEXT[name](value) if name in _COLUMN_TEXT and value else value for name, value in values.items()}
         where = {"of": str(row.uuid), "at": row.phase.value, **({} if token is None else {"leased": token})}
         changed = {f"to_{name}": value for name, value in (("phase", to.value), ("modified", now), *values.items())}
-        if not await self.execute(_moving(tuple(where), tuple(changed)), where | changed):
+        moving = _moving(tuple(where), tuple(changed))
+        self._whole.discard(str(row.offerset))
+        if (known := self._known.pop(str(row.uuid), None)) and token is None and known.phase == row.phase:
+            self._moves.append((moving, where | changed))
+        elif not await self.execute(moving, where | changed):
             return False
         if to is not row.phase or messages:
             self.record(row.uuid, to, now, *messages)
@@ -149,14 +177,26 @@ class Transaction:
         self.due |= (due := values.get("due")) is not None and due <= now
         return True
 
-    async def turn_down(self, offerset: UUID, to: Phase, now: int, before: int = FOREVER) -> bool:
-        """Move the open offers of this that expire before `before` or then to REJECTED or EXPIRED; False where there are none."""
-        values = {"of": str(offerset), "at": Phase.OFFERED.value, "before": before, "to": to.value, "now": now}
-        uuids = [UUID(row.uuid) for row in await self.fetch(_TURN_DOWN, values)]
-        for uuid in uuids:
-            self.record(uuid, to, now)
-        self.touched.update(uuids, [offerset])
-        return bool(uuids)
+    async def turn_down(self, offerset: UUID, to: Phase, now: int, before: int = FOREVER, but: UUID | None = None) -> bool:
+        """Move the open offers of this that expire before `before` or then, all `but` one, to REJECTED or EXPIRED; False where
+        there are none."""
+        values = {"of": str(offerset), "at": Phase.OFFERED.value, "before": before, "but": str(but), "to": to.value, "now": now}
+        if values["of"] in self._whole:
+            self._whole.remove(values["of"])
+            found = [row.uuid for row in self._known.values() if _is_meant(row, values)]
+            self._moves += [(_TURN_DOWN, values)] if found else []
+        else:
+            found = [row.uuid for row in await self.fetch(_TURNED_DOWN, values)]
+        for uuid in found:
+            self._known.pop(uuid, None)
+            self.record(UUID(uuid), to, now)
+        self.touched.update(map(UUID, found), [offerset])
+        return bool(found)
+
+
+def _is_meant(row: Any, values: Parameters) -> bool:
+    is_open = row.offerset == values["of"] and row.phase == values["at"]
+    return bool(is_open and row.expires <= values["before"] and row.uuid != values["but"])
 
 
 def _rows_of(amounts: Amounts) -> Iterator[tuple[str, dict[str, int]]]:
@@ -170,10 +210,12 @@ _WIDE: dict[str, Any] = {"cores": 0, "memory": 0, "storage": 0, "kind": None, "c
 _UNBOOK = delete(bookings).where(bookings.c.holder == bindparam("of"))
 _TURN_DOWN = (
     update(sessions)
-    .where(sessions.c.offerset == bindparam("of"), sessions.c.phase == bindparam("at"), sessions.c.expires <= bindparam("before"))
+    .where(sessions.c.offerset == bindparam("of"), sessions.c.phase == bindparam("at"))
+    .where(sessions.c.expires <= bindparam("before"), sessions.c.uuid != bindparam("but"))
     .values(phase=bindparam("to"), modified=bindparam("now"), version=sessions.c.version + 1)
-    .returning(sessions.c.uuid)
 )
+_TURNED_DOWN = _TURN_DOWN.returning(sessions.c.uuid)
+_ONE = select(sessions).where(sessions.c.uuid == bindparam("of"))
 _GUARDS = {"of": sessions.c.uuid, "at": sessions.c.phase, "leased": sessions.c.lease}
 
 
