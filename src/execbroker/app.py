@@ -22,6 +22,7 @@ from execbroker.ledger import schema
 from execbroker.ledger.audit import Findings, audit, report
 from execbroker.ledger.database import Database
 from execbroker.ledger.ledger import Ledger
+from execbroker.ledger.migrate import migrate
 from execbroker.ledger.sqlite import Sqlite
 from execbroker.metrics import Measured, Metrics
 from execbroker.model.times import Clock
@@ -213,6 +214,14 @@ async def audit_ledger(config: Config, clock: Clock) -> Findings:
         return await audit(ledger, int(clock.now().timestamp()))
     finally:
         await ledger.close()
+
+
+def migrate_ledger(config: Config) -> dict[str, int]:
+    """Move the ledger of the data folder to the database of the configuration: how many rows of what. Raises StartupError."""
+    if config.database is None:
+        raise StartupError("Where to? Name a PostgreSQL database by `database` in the configuration, or EXECBROKER_DATABASE")
+    with _locked(config.folder, alone=True):
+        return migrate(Sqlite(config.folder / "ledger.sqlite"), database_of(config))
 
 
 def _known_hosts(config: Config) -> set[str] | None:

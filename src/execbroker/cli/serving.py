@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -115,7 +115,9 @@ def _announced(folder: Path, url: str) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError, ValueError):  # another broker of the same folder may have come after this one
+            if json.loads(path.read_text())["pid"] == os.getpid():
+                path.unlink()
 
 
 def set_up_logs(stream: IO[str]) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 import structlog
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import (
     ARRAY,
     Connection,
@@ -17,12 +18,10 @@ from sqlalchemy import (
     any_,
     bindparam,
     create_engine,
-    make_url,
     select,
 )
 from sqlalchemy.dialects.postgresql.psycopg import dialect
 from sqlalchemy.engine.interfaces import IsolationLevel
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from execbroker.errors import BrokerError, Busy, Interrupted, StartupError, StorageFull
@@ -63,10 +62,11 @@ class Postgres(Database):
     def __init__(self, url: str) -> None:
         super().__init__(dialect())  # type: ignore[no-untyped-call]
         try:
-            self._url = make_url(url).set(drivername="postgresql+psycopg")
-        except ArgumentError:
+            parts = conninfo_to_dict(url)
+        except psycopg.ProgrammingError:  # which quotes the address, and the password in it
             raise StartupError("`database` is no address such as postgresql://user@host/name") from None
-        self.name = self._url.set(drivername="postgresql").render_as_string()
+        self._address = url
+        self.name = " ".join(f"{key}={value}" for key, value in parts.items() if "password" not in key)
         self._connection: Session | None = None
         self._inserts: dict[tuple[Table, tuple[str, ...]], str] = {}
         self._number = secrets.randbelow(1 << 31)
@@ -83,7 +83,7 @@ class Postgres(Database):
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
         """Of brokers that start together one changes the schema, and the others find it changed."""
-        engine = create_engine(self._url)
+        engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(self._address, connect_timeout=PATIENCE))
         try:
             with engine.begin() as connection:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({BOOK})")
@@ -92,12 +92,8 @@ class Postgres(Database):
             engine.dispose()
 
     def reader(self) -> AsyncEngine:
-        limits = {"options": "-c statement_timeout=30s -c default_transaction_read_only=on", "connect_timeout": PATIENCE}
-        return create_async_engine(self._url, connect_args=limits, **READING)
-
-    @property
-    def _address(self) -> str:
-        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        settings = {"statement_timeout": "30s", "default_transaction_read_only": "on"}
+        return create_async_engine("postgresql+psycopg://", async_creator=lambda: self._connect(**settings), **READING)
 
     async def _connect(self, **settings: str) -> Session:
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())

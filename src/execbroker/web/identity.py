@@ -2,6 +2,7 @@ import hmac
 import json
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,15 +21,18 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1", "[::1]"}
 def read_token(folder: Path) -> str:
     """The token of a data folder, made at first start and readable by its owner alone."""
     path = folder / "token"
-    if token := path.read_text().strip() if path.exists() else "":
-        return token
-    new = path.with_suffix(f".{secrets.token_hex(4)}")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(token := secrets.token_urlsafe(32))
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    return token
+    if path.exists() and not path.read_text().strip():
+        path.unlink()
+    if not path.exists():
+        new = path.with_suffix(f".{secrets.token_hex(4)}")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another broker that starts at the same time was first
+            path.hardlink_to(new)
+        new.unlink()
+    return path.read_text().strip()
 
 
 class Door:
