@@ -10,6 +10,7 @@ demo: $(VENV)/.installed  ## see it work
 
 test: $(VENV)/.installed-dev  ## run the tests
 	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --store postgres
 
 lint: $(VENV)/.installed-dev  ## style and types
 	@$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from sqlalchemy import CompoundSelect, String, Text, and_, case, literal, or_, s
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from execbroker.ledger.checks import ENDED, OPEN, TAKEN
-from execbroker.ledger.rows import read_slot
+from execbroker.ledger.rows import BOOKED, read_slot
 from execbroker.ledger.tables import bookings, sessions
 from execbroker.model.phases import Phase
 from execbroker.scheduling.timeline import Booking, bookings_of, envelope
@@ -51,10 +51,10 @@ def _schedules_and_bookings(now: int) -> CompoundSelect[Any]:
     """For each holder, its slots and its bookings, one after the other: one statement, so that both are of one moment."""
     holder = case((sessions.c.phase.in_(OPEN), sessions.c.offerset), else_=sessions.c.uuid).label("holder")
     holding = or_(sessions.c.phase.in_([*OPEN, *TAKEN]), and_(sessions.c.phase.in_(ENDED), sessions.c.due.is_not(None)))
-    nothing = (literal(None, bookings.c[name].type).label(name) for name in _BOOKED)
+    nothing = (literal(None, bookings.c[name].type).label(name) for name in BOOKED)
     slots = select(holder, sessions.c.phase, sessions.c.slot, *nothing).where(holding, sessions.c.slot.is_not(None))
     none = (literal(None, String).label("phase"), literal(None, Text).label("slot"))
-    held = select(bookings.c.holder, *none, *(bookings.c[name] for name in _BOOKED)).where(bookings.c.end > now)
+    held = select(bookings.c.holder, *none, *(bookings.c[name] for name in BOOKED)).where(bookings.c.end > now)
     return union_all(slots, held).order_by("holder")
 
 
@@ -105,6 +105,3 @@ def _levels(held: Iterable[tuple[Resource, int, int, int]], now: int) -> Levels:
 
 def _at(levels: Levels, resource: Resource, time: int) -> int:
     return sum(change for (of, when), change in levels.items() if of == resource and when <= time)
-
-
-_BOOKED = ("platform", "node", "start", "end", "cores", "memory", "storage", "kind", "count")

@@ -13,7 +13,7 @@ from execbroker.errors import Interrupted, StorageFull
 from execbroker.ledger.changes import Changes
 from execbroker.ledger.database import PATIENCE, Database
 from execbroker.ledger.journal import LATEST
-from execbroker.ledger.rows import OfferSetRow, SessionRow, read_booking, read_offerset, read_session
+from execbroker.ledger.rows import BOOKED, OfferSetRow, SessionRow, read_booking, read_offerset, read_session
 from execbroker.ledger.tables import bookings, events, measures, offersets, sessions
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.phases import FINAL, Phase
@@ -145,8 +145,8 @@ class Ledger:
 
     async def bookings(self) -> list[tuple[UUID, Booking]]:
         """Every booking, with its holder, an offerset or a session."""
-        rows = await self._rows(select(bookings))
-        return [(UUID(row.holder), read_booking(row)) for row in rows]
+        columns = (bookings.c[name] for name in ("holder", *BOOKED))
+        return [(UUID(holder), read_booking(*booked)) for holder, *booked in await self._rows(select(*columns))]
 
     async def open_offersets(self) -> list[tuple[UUID, str, int]]:
         """The offersets with offers that can still be accepted, their owners, and every time at which one of them expires."""
@@ -154,9 +154,10 @@ class Ledger:
         return [(UUID(row.offerset), row.owner, row.expires) for row in await self._rows(query.distinct())]
 
     async def waiting(self) -> list[SessionRow]:
-        """The accepted sessions that nothing has been done for yet."""
-        phases = (Phase.ACCEPTED.value, Phase.WAITING.value)
-        return [read_session(row) for row in await self._rows(select(sessions).where(sessions.c.phase.in_(phases)))]
+        """The accepted flexible sessions that nothing has been done for yet."""
+        accepted = sessions.c.phase.in_((Phase.ACCEPTED.value, Phase.WAITING.value))
+        rows = await self._rows(select(sessions).where(accepted, sessions.c.slot.contains('"floor":')))
+        return [read_session(row) for row in rows]
 
     async def next_due(self) -> int | None:
         """When the engine has something to do next."""

@@ -113,9 +113,12 @@ def read_session(row: Any) -> SessionRow:
     )
 
 
-def read_booking(row: Any) -> Booking:
-    counts = ((row.kind, row.count),) if row.kind else ()
-    return Booking(Place(row.platform, row.node), row.start, row.end, Amounts(row.cores, row.memory, row.storage, counts))
+def read_booking(
+    platform: str, node: str, start: int, end: int, cores: int, memory: int, storage: int, kind: str | None, count: int
+) -> Booking:
+    """Of the columns BOOKED."""
+    amounts = Amounts(cores, memory, storage, ((kind, count),) if kind else ())
+    return Booking(Place(platform, node), start, end, amounts)
 
 
 def slot_text(slot: Slot) -> str:
@@ -140,6 +143,7 @@ def state_text(state: State) -> str:
     return _DUMP(changed) if changed else "{}"
 
 
+BOOKED = ("platform", "node", "start", "end", "cores", "memory", "storage", "kind", "count")
 _OFFERSET = tuple(one.name for one in fields(OfferSetRow))
 _SLOT = {one.name: one.default for one in fields(Slot)}
 _SHARE = tuple(one.name for one in fields(Share))
