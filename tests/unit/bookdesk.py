@@ -194,8 +194,10 @@ class Desk:
                 sibling.phase = "REJECTED"
         self.offers[uuid].phase = "HELD"
 
-    def expected(self, without: UUID | None = None) -> list[Booking]:
-        pieces = [piece for slots in self._open().values() for piece in envelope(slots)]
+    def expected(self, without: UUID | None = None, siblings_of: UUID | None = None) -> list[Booking]:
+        """What is held, but for a session, or for the open offers of an offerset."""
+        others = [slots for offerset, slots in self._open().items() if offerset != siblings_of]
+        pieces = [piece for slots in others for piece in envelope(slots)]
         for offer in self.offers.values():
             if offer.phase in ("HELD", "RELEASING") and offer.uuid != without:
                 pieces += bookings_of(offer.slot)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
-from bookdesk import LASTS, NODES, Desk, future, longer, opened, total, wanted
+from bookdesk import LASTS, NODES, Desk, future, is_free, longer, opened, total, wanted
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
@@ -153,9 +153,10 @@ class BooksMachine(RuleBasedStateMachine):
         return multiple(*accepted)
 
     def _still_possible(self, uuid: UUID) -> bool:
-        """Whether each node is still as large as what was offered of it."""
-        sizes = self.desk.sizes
-        return all(piece.amounts.within(sizes[piece.place]) for piece in bookings_of(self.desk.offers[uuid].slot))
+        """Whether there is room for it still, on nodes that may have become smaller, beside all but its siblings."""
+        offer = self.desk.offers[uuid]
+        pieces = future(bookings_of(offer.slot), self.desk.clock.seconds)
+        return is_free(pieces, self.desk.expected(siblings_of=offer.offerset), self.desk.sizes)
 
     @rule(uuid=offers)
     def reject(self, uuid: UUID) -> None:
