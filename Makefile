@@ -17,7 +17,7 @@ lint: $(VENV)/.installed-dev  ## style and types
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
-bench: $(VENV)/.installed  ## measure it
+bench: $(VENV)/.installed-dev  ## measure it
 	@$(BIN)/python benchmarks/bench.py
 
 docs: $(VENV)/.installed-dev  ## check the docs against the code

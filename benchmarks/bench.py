@@ -11,17 +11,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from itertools import cycle as cycle_through
 from pathlib import Path
 from typing import Any
 
 import cycle
 import easy
+import fresh
 import replay
 import swf
+import together
 import windows
 from load import Connection, hammer
+from together import Server
+
+from execbroker.ledger.database import Database
+from execbroker.ledger.sqlite import Sqlite
 
 TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
 
@@ -30,14 +37,17 @@ REQUEST = {
     "compute": {"kind": "simple-compute-resource", "cores": {"min": 2}, "memory": {"min": 4}},
     "schedule": {"requested": {"duration": "PT30M"}},
 }
+POOL = [{"name": "pool", "type": "fake", "nodes": [{"count": 20, "cores": 64, "memory": 256, "storage": 1000}]}]
 PROGRAM = "import time; time.sleep(3)\n"
 
 
 @contextmanager
-def broker(folder: Path, platforms: list[dict[str, Any]]) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any], float]]:
+def broker(
+    folder: Path, platforms: list[dict[str, Any]], database: str | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any], float]]:
     """A broker process, where it listens and its token, and how long it took until it answered."""
     config = folder / "config.yaml"
-    config.write_text(json.dumps({"platforms": platforms, "data": {"folders": [str(folder)]}}))
+    config.write_text(json.dumps({"platforms": platforms, "database": database, "data": {"folders": [str(folder)]}}))
     data, began = folder / "data", time.perf_counter()
     command = [sys.executable, "-m", "execbroker", "serve", "--config", str(config), "--port", "0", "--data", str(data)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"))
@@ -116,15 +126,64 @@ def cycle_rows() -> None:
         row(f"durable cycle, {name}: books to ledger, to driver", ratios, ">= 0.5")
 
 
-async def offers(where: dict[str, Any], clients: int, requests: int) -> list[bytes]:
+def shared_rows() -> None:
+    """The same by brokers that share a PostgreSQL, and what a client sees of it."""
+    if Server.programs() is None:
+        row("PostgreSQL", "it is not here")
+        return
+    server = Server(durable=True)
+    try:
+        for processes, clients in ((1, 1), (3, 1), (1, 16), (3, 16)):
+            rates = together.compare(server, processes, clients)
+            named = f"PostgreSQL, {processes} process{'es' * (processes > 1)} of {clients} client{'s' * (clients > 1)}"
+            row(f"{named}: books / ledger alone", f"{rates.books:,.0f} / {rates.ledger:,.0f} per s")
+            row(f"{named}: ratio", f"{rates.books / rates.ledger:.2f}", ">= 0.6")
+        for brokers in (1, 3):
+            server.create(f"http{brokers}", "empty")
+            with ExitStack() as stack:
+                wheres = []
+                for _ in range(brokers):
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                    _, where, _ = stack.enter_context(broker(folder, POOL, server.address(f"http{brokers}")))
+                    wheres.append(where)
+                asyncio.run(offers(wheres, 16, 1000, f"{brokers} on PostgreSQL, "))
+        server.create("fresh", "empty")
+        fresh_rows("PostgreSQL", server.database("fresh"), server.address("fresh"))
+    finally:
+        server.remove()
+
+
+def fresh_rows(name: str, database: Database, address: str | None = None) -> None:
+    """From the start of a broker to its first answer, with many bookings in its ledger."""
+    nodes = [{"count": fresh.NODES, "cores": 64, "memory": 256, "storage": 1000}]
+    booked = fresh.fill(database, "pool")
+    with ExitStack() as stack:
+        folder = Path(database.name).parents[1] if address is None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        began = time.perf_counter()
+        _, where, _ = stack.enter_context(broker(folder, [{"name": "pool", "type": "fake", "nodes": nodes}], address))
+        asyncio.run(ask(where))
+        row(f"{name}, {booked:,} bookings: start to first answer", f"{time.perf_counter() - began:.2f} s", "<= 3 s")
+
+
+async def ask(where: dict[str, Any]) -> None:
     host, port = where["url"].removeprefix("http://").split(":")
+    async with Connection(host, int(port), where["token"]) as connection:
+        await connection.call("POST", "/requests", REQUEST)
+
+
+async def offers(wheres: list[dict[str, Any]], clients: int, requests: int, name: str = "") -> list[bytes]:
+    """From each of these brokers in turn."""
+    ports = cycle_through([(where["url"].removeprefix("http://").split(":"), where["token"]) for where in wheres])
+
+    def connect() -> Connection:
+        (host, port), token = next(ports)
+        return Connection(host, int(port), token)
+
     body = json.dumps(REQUEST).encode()
-    seconds, times, answers = await hammer(
-        lambda: Connection(host, int(port), where["token"]), clients, requests, "/requests", body
-    )
+    seconds, times, answers = await hammer(connect, clients, requests, "/requests", body)
     if any(len(json.loads(answer)["offers"]) != 4 for answer in answers):
         raise SystemExit("an answer without four offers")
-    named = f"POST /requests, {clients} client{'s' * (clients > 1)}"
+    named = f"{name}POST /requests, {clients} client{'s' * (clients > 1)}"
     row(f"{named}: offersets per second", f"{requests / seconds:.0f}", ">= 200" if clients > 1 else "")
     row(f"{named}: p50 / p99", milliseconds(times))
     return answers
@@ -183,15 +242,17 @@ def main() -> None:
     row("-" * 58, "-" * 26, "-" * 16)
     windows_rows()
     cycle_rows()
+    shared_rows()
     replay_rows()
-    nodes = [{"count": 20, "cores": 64, "memory": 256, "storage": 1000}]
-    pool = [{"name": "pool", "type": "fake", "nodes": nodes}]
-    with tempfile.TemporaryDirectory() as folder, broker(Path(folder), pool) as (process, where, seconds):
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "data").mkdir()
+        fresh_rows("SQLite", Sqlite(Path(folder) / "data" / "ledger.sqlite"))
+    with tempfile.TemporaryDirectory() as folder, broker(Path(folder), POOL) as (process, where, seconds):
         row("start-up until the first answer", f"{seconds:.2f} s")
         time.sleep(1)
         row("memory at rest", f"{resident(process.pid):.0f} MB", "<= 120 MB")
-        asyncio.run(offers(where, 1, 500))
-        answers = asyncio.run(offers(where, 16, 2000))
+        asyncio.run(offers([where], 1, 500))
+        answers = asyncio.run(offers([where], 16, 2000))
         asyncio.run(accepts(where, answers[:300]))
         row("memory after 2,500 offersets", f"{resident(process.pid):.0f} MB")
     with tempfile.TemporaryDirectory() as folder, broker(Path(folder), [{"name": "local", "type": "local"}]) as (_, where, _s):

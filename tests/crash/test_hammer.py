@@ -16,10 +16,11 @@ from typing import Any
 
 import httpx
 import pytest
-from test_crash import NURSERY, Broker
+from test_crash import NURSERY, Broker, until
 
 import stores
 from brokersite import NOTEBOOK, asked, uuid_of
+from execbroker.errors import Interrupted
 from execbroker.ledger.audit import audit
 from execbroker.ledger.ledger import Ledger
 from execbroker.model.times import Interval, parse_duration, parse_instant
@@ -196,8 +197,16 @@ class Hammer:
 
     async def check_audit(self) -> None:
         ledger = Ledger(stores.database(self.brokers[0].folder))
+
+        async def look() -> list[str] | None:
+            try:
+                found = await audit(ledger, int(datetime.now(UTC).timestamp()))
+            except Interrupted:  # the database is being started again
+                return None
+            return ["looked", *(error.message for error in found.errors)]
+
         try:
-            assert (await audit(ledger, int(datetime.now(UTC).timestamp()))).errors == ()
+            assert await until(look) == ["looked"]
         finally:
             await ledger.close()
 
@@ -307,6 +316,8 @@ def test_every_promise_is_kept(tmp_path: Path, seed: str, capsys: pytest.Capture
     report(asyncio.run(work()), seed, capsys)
 
 
+# SQLAlchemy lets go of a connection whose server goes away while they are introduced, but does not close it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.postgres
 @pytest.mark.parametrize("seed", SEEDS)
 def test_several_brokers_keep_one_book(tmp_path: Path, seed: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,16 +142,17 @@ class Batches:
         transaction = attempt.transaction = Transaction(self._ledger.database)
         answers = await self._look_ahead(batch, transaction, now) if shared else {}
         wanted = {one.session for one in batch if one.session}
-        async with self._ledger.write(self._following.seq, transaction, wanted):
+        async with self._ledger.write(self._following.entry.seq, transaction, wanted):
             transaction.time = self._clock.agreed(transaction.time)
-            writers = await self._following.follow(transaction, now) if shared else ()
+            news = await self._following.follow(transaction, now) if shared else None
             self._followed = time.monotonic()
-            if (known := uncertain is not None and uncertain.name in writers) or (answers and self._holdings.overdrawn()):
+            done = uncertain if news and uncertain and uncertain.name in news.writers else None
+            if answers and (done or not (news and news.whole) or self._holdings.overdrawn()):
                 self._holdings.undo()
                 transaction.start_over()
                 answers.clear()
-            if known and uncertain:
-                return uncertain
+            if done:
+                return done
             await self._first(transaction, now)
             for index, one in enumerate(batch):
                 if index not in answers:
@@ -162,7 +163,8 @@ class Batches:
                 self._following.publish(transaction, attempt.name, now)
             reach("books.writing" if transaction.writes else "books.reading")
         reach("books.written" if transaction.changed else "books.read")
-        self._following.seq += shared and transaction.changed
+        if shared and transaction.changed:
+            self._following.published(attempt.name)
         return attempt
 
     async def _look_ahead(self, batch: list[Waiting], transaction: Transaction, now: int) -> dict[int, Any]:

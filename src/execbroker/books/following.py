@@ -2,7 +2,7 @@ from collections.abc import Awaitable, Callable
 
 from execbroker.books.holdings import Holdings
 from execbroker.books.pulling import Pulling
-from execbroker.ledger.journal import publish, read_news, sessions_of
+from execbroker.ledger.journal import FIRST, Entry, News, publish, read_news, sessions_of
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.transaction import Transaction
 
@@ -19,31 +19,37 @@ class Following:
     ) -> None:
         self._ledger, self._holdings, self._pulling = ledger, holdings, pulling
         self._relearn = relearn
-        self.seq = 0
+        self.entry = FIRST
         """The entry of the journal up to which memory is as the ledger is."""
 
     async def reload(self, now: int) -> None:
         """Read everything back. What is written meanwhile is followed afterwards."""
-        self.seq = await self._ledger.written()
+        self.entry = await self._ledger.written()
         await self._holdings.reload(now)
         self._pulling.load(await self._ledger.waiting())
 
-    async def follow(self, transaction: Transaction, now: int) -> set[str]:
-        """Who has written since this was last done."""
-        news = read_news(transaction.news, self.seq)
+    async def follow(self, transaction: Transaction, now: int) -> News:
+        """What has been written since this was last done. Where it is not whole, all was undone that was not committed, and
+        everything read anew."""
+        news = read_news(transaction.news, self.entry)
         if not news.whole:
+            self._holdings.undo()
             await self.reload(now)
-            return news.writers
+            return news
         waiting = await sessions_of(transaction, news.waiting) if news.waiting else {}
         for holder, pieces in news.held.items():
             self._holdings.follow(holder, pieces, news.offered.get(holder))
             self._pulling.follow(holder, waiting.get(holder))
         for platform in news.platforms:
             await self._relearn(transaction, platform)
-        self.seq = news.seq
-        return news.writers
+        self.entry = news.last
+        return news
 
     def publish(self, transaction: Transaction, name: str, now: int) -> None:
         """The next entry of the journal, under the name of this transaction."""
         waiting = [holder for holder in transaction.holders if self._pulling.waits(holder)]
-        publish(transaction, self.seq + 1, name, now, self._holdings.of, waiting)
+        publish(transaction, self.entry.seq + 1, name, now, self._holdings.of, waiting)
+
+    def published(self, name: str) -> None:
+        """What was published is committed."""
+        self.entry = Entry(self.entry.seq + 1, name)

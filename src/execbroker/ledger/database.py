@@ -81,6 +81,9 @@ class Database(ABC):
         self._dialect = dialect
         self._compiled: dict[Statement, Compiled] = {}
 
+    def wait(self) -> None:
+        """Where it is just about to start, until it has, or for half a minute."""
+
     @abstractmethod
     def revision(self) -> str | None:
         """Which schema it has; None where it has none as yet. Raises what the driver raises."""
@@ -95,8 +98,8 @@ class Database(ABC):
 
     @abstractmethod
     async def begin(self, since: int | None = None, wanted: Collection[UUID] = ()) -> Begun:
-        """Begin a transaction. With `since`, no other broker has such a one at the same time, and all that was written after
-        that entry of the journal is told of, and, where that is cheap, how it stands with the sessions that are `wanted`."""
+        """Begin a transaction. With `since`, no other broker has such a one at the same time, and that entry of the journal and
+        all that came after it are told of, and, where that is cheap, how it stands with the sessions that are `wanted`."""
 
     @abstractmethod
     async def run(self, statement: Statement, parameters: Parameters | None = None) -> Result:

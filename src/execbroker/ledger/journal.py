@@ -3,10 +3,10 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from execbroker.ledger.rows import SessionRow, read_session
 from execbroker.ledger.tables import capacities, journal, sessions
@@ -24,13 +24,23 @@ class Offered:
     expiries: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class News:
-    """What was written until `seq`, by which `writers`: what holders have now, new offersets, the flexible sessions among the
-    holders that wait for their start, and platforms whose capacity is another. Where it is not `whole`, some of it was
-    forgotten already."""
+class Entry(NamedTuple):
+    """One entry of the journal: its number, and the name of the transaction that wrote it."""
 
     seq: int
+    writer: str
+
+
+FIRST = Entry(0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What was written until `last`, by which `writers`: what holders have now, new offersets, the flexible sessions among the
+    holders that wait for their start, and platforms whose capacity is another. Where it is not `whole`, some of it is not there
+    any more."""
+
+    last: Entry
     whole: bool = True
     writers: set[str] = field(default_factory=set)
     held: dict[UUID, list[Booking]] = field(default_factory=dict)
@@ -39,12 +49,14 @@ class News:
     platforms: set[str] = field(default_factory=set)
 
 
-def read_news(rows: Sequence[Any], since: int) -> News:
-    """Entries of the journal, all those after `since`."""
+def read_news(rows: Sequence[Any], since: Entry) -> News:
+    """Of the entries from `since` on, those after it. That one itself is not there, or another's, where it was forgotten, or
+    the database is not what it was: restored, say, or a replica that had not got it yet."""
     if not rows:
-        return News(since)
-    news = News(rows[-1].seq, rows[0].seq == since + 1)
-    for row in rows:
+        return News(since, whole=since == FIRST)
+    whole = rows[0].seq == 1 if since == FIRST else (rows[0].seq, rows[0].writer) == since
+    news = News(Entry(rows[-1].seq, rows[-1].writer), whole)
+    for row in rows if since == FIRST else rows[1:]:
         changed = json.loads(row.changed)
         held = {UUID(holder): [_booking(*piece) for piece in pieces] for holder, pieces in changed["held"].items()}
         news.writers.add(row.writer)
@@ -100,4 +112,4 @@ async def capacity_now(transaction: Transaction, platform: str, known: Capacity)
     return replace(known, nodes=nodes, pools=(*counts.get(SHARED, ()), *pools))
 
 
-LATEST = select(func.coalesce(func.max(journal.c.seq), 0))
+LATEST = select(journal.c.seq, journal.c.writer).order_by(journal.c.seq.desc()).limit(1)

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from execbroker.errors import Interrupted, StorageFull
 from execbroker.ledger.changes import Changes
 from execbroker.ledger.database import PATIENCE, Database
-from execbroker.ledger.journal import LATEST
+from execbroker.ledger.journal import FIRST, LATEST, Entry
 from execbroker.ledger.rows import BOOKED, OfferSetRow, SessionRow, read_booking, read_offerset, read_session
-from execbroker.ledger.tables import bookings, events, measures, offersets, sessions
+from execbroker.ledger.tables import bookings, events, journal, measures, offersets, sessions
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.phases import FINAL, Phase
 from execbroker.scheduling.timeline import Booking
@@ -137,11 +137,10 @@ class Ledger:
         query = select(events.c.message).where(events.c.session == str(session), events.c.message.is_not(None))
         return [row.message for row in await self._rows(query.order_by(events.c.seq))]
 
-    async def written(self) -> int:
-        """The number of the last entry of the journal."""
+    async def written(self) -> Entry:
+        """The last entry of the journal."""
         rows = await self._rows(LATEST)
-        seq: int = rows[0][0]
-        return seq
+        return Entry(*rows[0]) if rows else FIRST
 
     async def bookings(self) -> list[tuple[UUID, Booking]]:
         """Every booking, with its holder, an offerset or a session."""
@@ -216,13 +215,16 @@ class Ledger:
             await _delete_sessions(transaction, sessions.c.uuid.in_([str(uuid) for uuid in uuids]))
 
     async def purge(self, before: int, unused_before: int) -> None:
-        """Delete the offers nobody took that ended before `unused_before`, and measures from before `before`."""
+        """Delete the offers nobody took that ended before `unused_before`, what brokers have told each other until then, and
+        measures from before `before`."""
         never = sessions.c.phase.in_([Phase.REJECTED.value, Phase.EXPIRED.value])
         kept = select(sessions.c.offerset)
         async with self.write() as transaction:
             await _delete_sessions(transaction, and_(never, sessions.c.modified < unused_before))
             await transaction.grind(delete(offersets).where(offersets.c.modified < unused_before, offersets.c.uuid.not_in(kept)))
             await transaction.grind(delete(measures).where(measures.c.time < before))
+            last = select(func.max(journal.c.seq)).scalar_subquery()  # by which brokers know where they are
+            await transaction.grind(delete(journal).where(journal.c.time < unused_before, journal.c.seq < last))
 
 
 async def _delete_sessions(transaction: Transaction, which: ColumnElement[bool]) -> None:

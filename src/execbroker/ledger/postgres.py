@@ -1,6 +1,7 @@
 import asyncio
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
@@ -38,9 +39,12 @@ MOST_TOLD = 150  # uuids; a notice has 8,000 bytes at most
 EVERYTHING = "*"
 STALLED = 15  # seconds for which a transaction may do nothing before it is ended from outside
 _RETRY = 0.5
+START = 30  # seconds
+_COMING = ("refused", "starting up", "shutting down", "not yet accepting", "No such file")
+"""What is said of a server, or by it, that is not there as yet."""
 _WANTED = select(sessions.c.offerset).where(sessions.c.uuid == any_(bindparam("wanted", type_=ARRAY(String))))
 FAMILIES = select(sessions).where(sessions.c.offerset.in_(_WANTED))
-NEWS = select(journal).where(journal.c.seq > bindparam("since")).order_by(journal.c.seq)
+NEWS = select(journal).where(journal.c.seq >= bindparam("since")).order_by(journal.c.seq)
 
 _GONE = ("08", "57P", "25P03", "25006", "40", "53300")
 """Where a statement was not the matter: connection lost, server stopping, stalled, standby, deadlock, too many connections."""
@@ -72,6 +76,18 @@ class Postgres(Database):
         self._number = secrets.randbelow(1 << 31)
         self._missing: set[str] = set()
         self._listening: asyncio.Task[None] | None = None
+
+    def wait(self) -> None:
+        until = time.monotonic() + START
+        while time.monotonic() < until:
+            try:
+                psycopg.connect(self._address, connect_timeout=PATIENCE).close()
+            except psycopg.OperationalError as error:
+                if not any(sign in str(error) for sign in _COMING):
+                    return
+                time.sleep(_RETRY)
+            else:
+                return
 
     def revision(self) -> str | None:
         with psycopg.connect(self._address, autocommit=True, connect_timeout=PATIENCE) as connection:

@@ -13,6 +13,7 @@ def prepare(database: Database) -> None:
 
     Raises StartupError where it was written by a newer version, or cannot be read or written.
     """
+    database.wait()
     try:
         found = database.revision()
         if found == HEAD:
