@@ -85,3 +85,23 @@ def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("EXECBROKER_DATA", "/srv/execbroker")
     with pytest.raises(StartupError, match=r"EXECBROKER_DATA must be JSON; .* EXECBROKER_DATA__<KEY>"):
         load()
+
+
+@pytest.mark.postgres
+def test_a_broker_goes_on_when_a_newer_one_has_changed_the_schema(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Site(tmp_path) as site:
+            await site.take(**asked())
+            for change in (
+                "ALTER TABLE sessions ADD COLUMN later text",
+                "ALTER TABLE bookings ADD COLUMN later integer NOT NULL DEFAULT 1",
+                "CREATE TABLE later (a integer PRIMARY KEY)",
+                "UPDATE alembic_version SET version_num = '9999'",
+            ):
+                stores.execute(site.folder, change)
+            session = await site.take(**asked())
+            await site.advance(3600)
+            assert await site.phase(session) == "COMPLETED"
+            assert await site.faults() == []
+
+    asyncio.run(work())

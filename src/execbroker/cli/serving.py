@@ -2,6 +2,7 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -106,7 +107,7 @@ def _url(listener: socket.socket) -> str:
 def _announced(folder: Path, url: str) -> Iterator[None]:
     """The file by which clients of this machine find the broker, there as long as it is."""
     path = folder / ADDRESS
-    new = path.with_suffix(f".{os.getpid()}")
+    new = path.with_suffix(f".{secrets.token_hex(4)}")  # brokers in several containers have the same pid
     with new.open("w") as file:
         file.write(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
         file.flush()
