@@ -49,7 +49,7 @@ class Site:
     def start(self) -> "Site":
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "config.yaml"
-        config.write_text(yaml.safe_dump({**self.settings, "database": stores.address(self.data)}))
+        config.write_text(yaml.safe_dump({"database": stores.address(self.data), **self.settings}))
         self.process = spawn("serve", "--config", str(config), "--port", str(self.port), "--data", str(self.data))
         self.said = [self.process.stdout.readline().strip() for _ in range(2)]
         if not all(self.said):

@@ -72,3 +72,13 @@ def own(tmp_path: Path, programs: Path, environments: Path) -> Iterator[Site]:
     yield site
     if site.process and site.process.poll() is None:
         site.stop()
+
+
+@pytest.fixture
+def three(tmp_path: Path, programs: Path, environments: Path) -> Iterator[list[Site]]:
+    """Brokers that share a data folder, none of them started."""
+    sites = [local_site(tmp_path / "together", programs, environments) for _ in range(3)]
+    yield sites
+    for site in sites:
+        if site.process and site.process.poll() is None:
+            site.stop()

@@ -2,12 +2,10 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import local_site
-from test_sessions import call, follow, output, run, texts
+from test_sessions import follow, output, run, texts
 
 from processsite import Site
 
@@ -18,16 +16,6 @@ SLOW = {
     ],
     "metadata": {}, "nbformat": 4, "nbformat_minor": 5,
 }  # fmt: skip
-
-
-@pytest.fixture
-def three(tmp_path: Path, programs: Path, environments: Path) -> Iterator[list[Site]]:
-    """None of them started."""
-    sites = [local_site(tmp_path / "together", programs, environments) for _ in range(3)]
-    yield sites
-    for site in sites:
-        if site.process and site.process.poll() is None:
-            site.stop()
 
 
 @pytest.mark.postgres
