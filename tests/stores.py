@@ -3,13 +3,14 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,15 @@ class Server:
 
     def __init__(self, *, durable: bool = False) -> None:
         self.durable = durable
+        self.settings: dict[str, str] = {}
+        self._settle_down()
+        self.call("initdb", "--auth=trust", "--username=execbroker", "--no-sync", "--no-instructions", "-D", str(self.data))
+        self.start()
+        self.create("empty")
+        schema.prepare(self.database("empty"))
+
+    def _settle_down(self) -> None:
+        self.made: dict[Path, str] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="execbroker-postgres-"))
         self.folder.chmod(0o755)
         self.data = self.folder / "data"
@@ -38,11 +48,6 @@ class Server:
             self.port = free.getsockname()[1]
         if os.geteuid() == 0:  # it refuses to run as root
             shutil.chown(self.data, "postgres")
-        self.call("initdb", "--auth=trust", "--username=execbroker", "--no-sync", "--no-instructions", "-D", str(self.data))
-        self.made: dict[Path, str] = {}
-        self.start()
-        self.create("empty")
-        schema.prepare(self.database("empty"))
 
     @staticmethod
     @cache
@@ -61,15 +66,28 @@ class Server:
 
     def start(self) -> None:
         where = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "''"}
-        settings = {**where, "fsync": "on" if self.durable else "off", "max_connections": 200}
+        settings = {**where, "fsync": "on" if self.durable else "off", "max_connections": 200, **self.settings}
         given = " ".join(f"-c {name}={value}" for name, value in settings.items())
         self.call("pg_ctl", "-D", str(self.data), "-l", str(self.data / "log"), "-w", "-o", given, "start")
 
     def stop(self, mode: str = "fast") -> None:
         self.call("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
 
+    def signal(self, how: signal.Signals) -> None:
+        """To the server and all that works for it."""
+        first = int((self.data / "postmaster.pid").read_text().split()[0])
+        told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(first)], capture_output=True, text=True, check=True)
+        for pid in (first, *map(int, told.stdout.split())):
+            with suppress(ProcessLookupError):
+                os.kill(pid, how)
+
+    @property
+    def runs(self) -> bool:
+        return (self.data / "postmaster.pid").exists()
+
     def remove(self) -> None:
-        self.stop("immediate")
+        if self.runs:
+            self.stop("immediate")
         shutil.rmtree(self.folder)
 
     def address(self, name: str) -> str:
@@ -98,6 +116,27 @@ class Server:
 
     def forget(self, folder: Path) -> None:
         self.do(f'DROP DATABASE "{self.made.pop(folder)}" WITH (FORCE)')
+
+
+class Standby(Server):
+    """Follows `first`, which waits for it with every commit where it is `synchronous`, until it is promoted."""
+
+    def __init__(self, first: Server, *, synchronous: bool) -> None:
+        self.durable, self.settings = first.durable, {}
+        self._settle_down()
+        self.data.rmdir()
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        self.call(
+            "pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "-d", first.address("postgres"), "-D", str(self.data)
+        )
+        self.start()
+        if synchronous:
+            first.do("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            first.do("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        self.call("pg_ctl", "-D", str(self.data), "-w", "promote")
 
 
 server: Server | None = None

@@ -12,6 +12,7 @@ from execbroker.books.holdings import Holdings
 from execbroker.errors import BrokerError, Busy, IllegalMove, Interrupted, NoRoom, NotFound
 from execbroker.faults import reach
 from execbroker.ledger.database import PATIENCE
+from execbroker.ledger.journal import News
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.times import Clock
@@ -22,18 +23,20 @@ Operation = Callable[[Transaction, int], Awaitable[T]]
 QUEUE = 1024
 BATCH = 64
 RETRY = 0.1  # seconds
+GRACE = 0.5  # seconds
 FRESH = 0.05  # seconds
 log = structlog.get_logger()
 
 
 class Waiting(NamedTuple):
     """`ahead`: an operation that only holds what it finds, and writes no more than new rows, so that it may be done before it is
-    the turn of this broker. `session`: what it will look at."""
+    the turn of this broker. `session`: what it will look at. `since`: when it came, by a clock that only goes forward."""
 
     operation: Operation[Any]
     future: asyncio.Future[Any]
     ahead: bool = False
     session: UUID | None = None
+    since: float = 0.0
 
 
 @dataclass(slots=True)
@@ -44,6 +47,8 @@ class Attempt:
     transaction: Transaction | None = None
     answers: list[Any] = field(default_factory=list)
     again: bool = False
+    done: bool = False
+    """Whether what it answers is known to be committed."""
 
     @property
     def uncertain(self) -> bool:
@@ -72,6 +77,8 @@ class Batches:
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(QUEUE)
         self._worker: asyncio.Task[None] | None = None
         self._followed = 0.0
+        self._doubtful: Attempt | None = None
+        """The last attempt at what is being done, where nobody knows whether it was committed."""
 
     def open(self) -> None:
         self._worker = asyncio.create_task(self._work(), name="books")
@@ -92,7 +99,7 @@ class Batches:
         """Do this in the next transaction. Raises Busy, and whatever the operation or the commit raises."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
-            self._queue.put_nowait(Waiting(operation, future, ahead, session))
+            self._queue.put_nowait(Waiting(operation, future, ahead, session, time.monotonic()))
         except asyncio.QueueFull:
             raise Busy(f"{QUEUE} requests are waiting already") from None
         return await future
@@ -112,30 +119,46 @@ class Batches:
                     self._queue.task_done()
 
     async def _commit(self, batch: list[Waiting]) -> None:
-        """A transaction that was interrupted is made again, for a while, unless it turns out to be committed."""
-        until, uncertain = time.monotonic() + PATIENCE, None
+        """A transaction that was interrupted is made again, for a while, unless it turns out to be committed. Who has waited
+        long already, behind others, does not wait as long again."""
+        until = max(time.monotonic() + GRACE, max(one.since for one in batch) + PATIENCE)
+        self._doubtful = None
         while True:
             attempt = Attempt()
             try:
-                attempt = await self._transact(batch, attempt, uncertain)
-            except Exception as error:  # whatever it was, nothing is committed, so nothing may stay in memory
+                await self._transact(batch, attempt)
+            except Exception as error:  # whatever it was, what is not known to be committed may not stay in memory
                 self._holdings.undo()
-                if isinstance(error, Interrupted) and time.monotonic() < until:
-                    uncertain = attempt if attempt.uncertain else uncertain
-                    await asyncio.sleep(RETRY)
-                    continue
+                if isinstance(error, Interrupted):
+                    self._doubtful = attempt if attempt.uncertain else self._doubtful
+                    if time.monotonic() < until:
+                        await asyncio.sleep(RETRY)
+                        continue
                 if not isinstance(error, BrokerError):
                     log.exception("books.commit_failed")
-                    error = BrokerError("The ledger could not be written; nothing was changed")
-                attempt = Attempt(answers=[error] * len(batch))
+                attempt = Attempt(answers=[self._told(error)] * len(batch))
             break
         if attempt.again and self._queue.empty():
             self._queue.put_nowait(Waiting(nothing, _nobody()))
         self._holdings.settle()
         _answer(batch, attempt.answers)
 
-    async def _transact(self, batch: list[Waiting], attempt: Attempt, uncertain: Attempt | None) -> Attempt:
-        """What was done: this attempt, or the `uncertain` one before it, where that was done after all."""
+    def _told(self, error: Exception) -> BrokerError:
+        if self._doubtful:
+            return Interrupted("The database went away while this was written down: look whether it was, before you ask again")
+        if isinstance(error, BrokerError):
+            return error
+        return BrokerError("The ledger could not be written; nothing was changed")
+
+    def _settled(self, news: News | None) -> Attempt | None:
+        """The attempt before this one, where it was committed after all, as the news tell."""
+        doubtful = self._doubtful
+        if doubtful and not doubtful.done and not (news and doubtful.name in news.writers):
+            self._doubtful = None
+        return self._doubtful
+
+    async def _transact(self, batch: list[Waiting], attempt: Attempt) -> None:
+        """Make this attempt, or find that the one before it was committed."""
         now = int(self._clock.now().timestamp())
         self._holdings.forget_the_past(now)
         shared = self._ledger.database.shared
@@ -146,26 +169,32 @@ class Batches:
             transaction.time = self._clock.agreed(transaction.time)
             news = await self._following.follow(transaction, now) if shared else None
             self._followed = time.monotonic()
-            done = uncertain if news and uncertain and uncertain.name in news.writers else None
+            done = self._settled(news)
             if answers and (done or not (news and news.whole) or self._holdings.overdrawn()):
                 self._holdings.undo()
                 transaction.start_over()
                 answers.clear()
-            if done:
-                return done
-            await self._first(transaction, now)
-            for index, one in enumerate(batch):
-                if index not in answers:
-                    answers[index] = await _attempt(one.operation, transaction, now)
-            attempt.answers = [answers[index] for index in range(len(batch))]
-            attempt.again = await self._last(transaction, now)
-            if shared and transaction.writes:
+            if done:  # it is written once more that it was, so that a standby has it as well before anybody is told
+                attempt.answers, attempt.again, attempt.done = done.answers, done.again, True
+            else:
+                await self._do(batch, answers, attempt, transaction, now)
+            if shared and (done or transaction.writes):
                 self._following.publish(transaction, attempt.name, now)
             reach("books.writing" if transaction.writes else "books.reading")
         reach("books.written" if transaction.changed else "books.read")
         if shared and transaction.changed:
             self._following.published(attempt.name)
-        return attempt
+
+    async def _do(
+        self, batch: list[Waiting], answers: dict[int, Any], attempt: Attempt, transaction: Transaction, now: int
+    ) -> None:
+        """All that has no answer yet."""
+        await self._first(transaction, now)
+        for index, one in enumerate(batch):
+            if index not in answers:
+                answers[index] = await _attempt(one.operation, transaction, now)
+        attempt.answers = [answers[index] for index in range(len(batch))]
+        attempt.again = await self._last(transaction, now)
 
     async def _look_ahead(self, batch: list[Waiting], transaction: Transaction, now: int) -> dict[int, Any]:
         """While others have their turn, find and hold what the last that is known of the timeline has room for. When it is the

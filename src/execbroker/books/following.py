@@ -24,9 +24,10 @@ class Following:
 
     async def reload(self, now: int) -> None:
         """Read everything back. What is written meanwhile is followed afterwards."""
-        self.entry = await self._ledger.written()
+        last = await self._ledger.written()
         await self._holdings.reload(now)
         self._pulling.load(await self._ledger.waiting())
+        self.entry = last  # only now: where it is interrupted, it is to be done again
 
     async def follow(self, transaction: Transaction, now: int) -> News:
         """What has been written since this was last done. Where it is not whole, all was undone that was not committed, and
@@ -35,6 +36,8 @@ class Following:
         if not news.whole:
             self._holdings.undo()
             await self.reload(now)
+            for platform in list(self._holdings.timeline.sites):
+                await self._relearn(transaction, platform)
             return news
         waiting = await sessions_of(transaction, news.waiting) if news.waiting else {}
         for holder, pieces in news.held.items():

@@ -139,7 +139,13 @@ class Engine:
             log.error("engine.step", sessions=[str(row.uuid) for row in rows], error=error.detail)
         except Exception:
             log.exception("engine.step_failed", sessions=[str(row.uuid) for row in rows])
-        await asyncio.sleep(1)
-        with suppress(BrokerError):  # the leases then end by themselves
-            for row in rows:
+        for row in rows:
+            await self._leave_off(row)
+
+    async def _leave_off(self, row: SessionRow) -> None:
+        """Give the lease back, as soon as the ledger can be written again; it would end by itself, but not soon."""
+        while not self._stopping:
+            await asyncio.sleep(1)
+            with suppress(BrokerError):
                 await self._writer.leave_off(row)
+                return

@@ -55,11 +55,10 @@ def read_news(rows: Sequence[Any], since: Entry) -> News:
     if not rows:
         return News(since, whole=since == FIRST)
     whole = rows[0].seq == 1 if since == FIRST else (rows[0].seq, rows[0].writer) == since
-    news = News(Entry(rows[-1].seq, rows[-1].writer), whole)
-    for row in rows if since == FIRST else rows[1:]:
+    news = News(Entry(rows[-1].seq, rows[-1].writer), whole, {row.writer for row in rows})
+    for row in rows[since != FIRST :] if whole else ():
         changed = json.loads(row.changed)
         held = {UUID(holder): [_booking(*piece) for piece in pieces] for holder, pieces in changed["held"].items()}
-        news.writers.add(row.writer)
         news.held.update(held)
         news.waiting.difference_update(held)
         news.waiting.update(map(UUID, changed["waiting"]))

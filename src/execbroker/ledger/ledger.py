@@ -7,9 +7,10 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as Queued
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from execbroker.errors import Interrupted, StorageFull
+from execbroker.errors import Busy, Interrupted, StorageFull
 from execbroker.ledger.changes import Changes
 from execbroker.ledger.database import PATIENCE, Database
 from execbroker.ledger.journal import FIRST, LATEST, Entry
@@ -81,6 +82,8 @@ class Ledger:
             if isinstance(error.orig, self.database.errors):
                 raise self.database.clearer(error.orig) from error
             raise
+        except Queued as error:
+            raise Busy("The database is too slow at the moment: too much waits to be read") from error
 
     async def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
         """To read does no harm, so a database that goes away is waited for. Raises BrokerError."""
@@ -224,7 +227,8 @@ class Ledger:
             await transaction.grind(delete(offersets).where(offersets.c.modified < unused_before, offersets.c.uuid.not_in(kept)))
             await transaction.grind(delete(measures).where(measures.c.time < before))
             last = select(func.max(journal.c.seq)).scalar_subquery()  # by which brokers know where they are
-            await transaction.grind(delete(journal).where(journal.c.time < unused_before, journal.c.seq < last))
+            old = select(func.max(journal.c.seq)).where(journal.c.time < unused_before).scalar_subquery()  # no gap after it
+            await transaction.grind(delete(journal).where(journal.c.seq <= old, journal.c.seq < last))
 
 
 async def _delete_sessions(transaction: Transaction, which: ColumnElement[bool]) -> None:

@@ -1,23 +1,27 @@
 import asyncio
 import json
+import os
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeAlias
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
 import structlog
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Connection,
     String,
     Table,
     any_,
     bindparam,
+    case,
     create_engine,
     select,
 )
@@ -30,25 +34,58 @@ from execbroker.ledger.changes import Changes
 from execbroker.ledger.database import PATIENCE, READING, Begun, Compiled, Database, Last, Parameters, Result, Statement
 from execbroker.ledger.tables import journal, sessions
 
-Session: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
 
+T = TypeVar("T")
 BOOK = 0x65786562  # the advisory lock of the one who writes the book
 _ALIVE = 0x65786563  # those of the brokers that live, each with a number of its own
 CHANNEL = "execbroker"
 MOST_TOLD = 150  # uuids; a notice has 8,000 bytes at most
 EVERYTHING = "*"
 STALLED = 15  # seconds for which a transaction may do nothing before it is ended from outside
+SILENCE = 2 * PATIENCE + 2
+"""Seconds for which a server that was asked something may say nothing; it ends a statement itself before that."""
+READ = 30  # seconds that a query may take
+HEARTBEAT = 5  # seconds
+KEEPALIVE = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""By which the server notices that a broker's machine is gone, and lets go of its locks."""
 _RETRY = 0.5
 START = 30  # seconds
 _COMING = ("refused", "starting up", "shutting down", "not yet accepting", "No such file")
 """What is said of a server, or by it, that is not there as yet."""
 _WANTED = select(sessions.c.offerset).where(sessions.c.uuid == any_(bindparam("wanted", type_=ARRAY(String))))
 FAMILIES = select(sessions).where(sessions.c.offerset.in_(_WANTED))
-NEWS = select(journal).where(journal.c.seq >= bindparam("since")).order_by(journal.c.seq)
+_SINCE = bindparam("since", type_=BigInteger)
+NEWS = (
+    select(journal.c.seq, journal.c.writer, case((journal.c.seq > _SINCE, journal.c.changed)).label("changed"))
+    .where(journal.c.seq >= _SINCE)
+    .order_by(journal.c.seq)
+)
 
 _GONE = ("08", "57P", "25P03", "25006", "40", "53300")
 """Where a statement was not the matter: connection lost, server stopping, stalled, standby, deadlock, too many connections."""
 log = structlog.get_logger()
+
+
+class Session(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """Hangs up on a server that says nothing for `patience` seconds: it is as good as away."""
+
+    patience: float | None = SILENCE
+
+    async def wait(self, gen: "PQGen[T]", *how: Any, **more: Any) -> T:
+        if self.patience is None:
+            return await super().wait(gen, *how, **more)
+        watch = asyncio.get_running_loop().call_later(self.patience, self._hang_up)
+        try:
+            return await super().wait(gen, *how, **more)
+        finally:
+            watch.cancel()
+
+    def _hang_up(self) -> None:
+        """Whoever waits is told that the connection is lost."""
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.pgconn.socket)) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
 
 class Postgres(Database):
@@ -108,13 +145,22 @@ class Postgres(Database):
             engine.dispose()
 
     def reader(self) -> AsyncEngine:
-        settings = {"statement_timeout": "30s", "default_transaction_read_only": "on"}
-        return create_async_engine("postgresql+psycopg://", async_creator=lambda: self._connect(**settings), **READING)
+        settings = {"statement_timeout": f"{READ}s", "default_transaction_read_only": "on"}
+        address = self._address
+        if conninfo_to_dict(address).get("target_session_attrs") == "read-write":  # which a connection that only reads is not
+            address = make_conninfo(address, target_session_attrs="primary")
 
-    async def _connect(self, **settings: str) -> Session:
-        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-        return await psycopg.AsyncConnection.connect(
-            self._address, autocommit=True, connect_timeout=PATIENCE, options=options, application_name="execbroker"
+        async def connect() -> Session:
+            connection = await self._connect(address, **settings)
+            connection.patience = READ + PATIENCE
+            return connection
+
+        return create_async_engine("postgresql+psycopg://", async_creator=connect, pool_timeout=PATIENCE, **READING)
+
+    async def _connect(self, address: str | None = None, **settings: str) -> Session:
+        options = " ".join(f"-c {name}={value}" for name, value in (KEEPALIVE | settings).items())
+        return await Session.connect(
+            address or self._address, autocommit=True, connect_timeout=PATIENCE, options=options, application_name="execbroker"
         )
 
     @property
@@ -133,13 +179,14 @@ class Postgres(Database):
         family: psycopg.AsyncCursor[Any] | None = None
         async with self._writing.pipeline():
             await self._writing.execute("BEGIN")
-            if since is not None:
-                await self._writing.execute(f"SELECT pg_advisory_xact_lock({BOOK})")
+            turn = "NULL" if since is None else f"pg_advisory_xact_lock({BOOK})"
+            when = f"SELECT {turn}, extract(epoch FROM clock_timestamp())::bigint"  # noqa: S608 -- a number of our own
+            clock = await self._writing.execute(when, prepare=True)
+            if since is not None:  # a statement of its own, so that it sees what was committed while the lock was waited for
                 entries = await self._writing.execute(news.text, {"since": since}, prepare=True)
                 if wanted:
                     family = await self._writing.execute(families.text, {"wanted": [str(uuid) for uuid in wanted]}, prepare=True)
-            clock = await self._writing.execute("SELECT extract(epoch FROM clock_timestamp())::bigint", prepare=True)
-        ((seconds,),) = await clock.fetchall()
+        ((_, seconds),) = await clock.fetchall()
         if since is None:
             return Begun(seconds)
         known = self._rows(families, await family.fetchall()) if family else []
@@ -188,6 +235,7 @@ class Postgres(Database):
         """Those of brokers that were not there this time nor the time before: one that has only lost its connection is back by
         then."""
         if not tokens:
+            self._missing = set()
             return tokens
         cursor = await self._writing.execute(
             "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND classid = %s "
@@ -200,7 +248,11 @@ class Postgres(Database):
 
     async def grind(self, statement: Statement) -> None:
         await self._writing.execute("SET LOCAL statement_timeout = 0")
-        await self.run(statement)
+        self._writing.patience = None
+        try:
+            await self.run(statement)
+        finally:
+            self._writing.patience = SILENCE
 
     async def rollback(self) -> None:
         connection = self._connection
@@ -232,15 +284,18 @@ class Postgres(Database):
 
     async def _listen(self, changes: Changes, ready: asyncio.Event) -> None:
         """For as long as it listens, the broker holds a lock that says it lives."""
+        deaf = False
         while True:
             try:
                 async with self._live() as connection:
+                    deaf = False
                     ready.set()
                     changes.tell_all()  # of what was written while nobody listened, nothing is known
-                    async for notice in connection.notifies():
-                        _pass_on(notice.payload, changes)
+                    await _pass_all_on(connection, changes)
             except psycopg.Error as error:
-                log.warning("ledger.deaf", error=str(error))
+                if not deaf:
+                    log.warning("ledger.deaf", error=str(error))
+                deaf = True
             await asyncio.sleep(_RETRY)
 
     @asynccontextmanager
@@ -264,9 +319,17 @@ class Postgres(Database):
         return BrokerError(f"The database cannot be used ({error})")
 
 
+async def _pass_all_on(connection: Session, changes: Changes) -> None:
+    """A server that has nothing to tell is asked now and then whether it is still there."""
+    while True:
+        async for notice in connection.notifies(timeout=HEARTBEAT):
+            _pass_on(notice.payload, changes)
+        await connection.execute("SELECT")
+
+
 def _pass_on(payload: str, changes: Changes) -> None:
     words = payload.split()
-    if EVERYTHING in words:
-        changes.tell_all()
-    else:
+    try:
         changes.tell([UUID(word) for word in words if word != "due"], due="due" in words)
+    except ValueError:  # EVERYTHING, or what only a newer version understands
+        changes.tell_all()
