@@ -139,8 +139,7 @@ class Engine:
             log.error("engine.step", sessions=[str(row.uuid) for row in rows], error=error.detail)
         except Exception:
             log.exception("engine.step_failed", sessions=[str(row.uuid) for row in rows])
-        for row in rows:
-            await self._leave_off(row)
+        await asyncio.gather(*(self._leave_off(row) for row in rows))
 
     async def _leave_off(self, row: SessionRow) -> None:
         """Give the lease back, as soon as the ledger can be written again; it would end by itself, but not soon."""
