@@ -110,6 +110,7 @@ class Engine:
         if self._ledger.database.shared and abs(now - self._checked) >= PRESENCE:
             self._checked = now
             await self._ledger.break_leases()
+            await self._books.expire()  # and so follow the others, lest there be too much to take over at once
         room = AT_ONCE - len(self._tasks)
         due = await self._ledger.next_due() if room > 0 else None
         if due is None or due > now:
