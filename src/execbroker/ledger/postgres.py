@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -18,7 +19,6 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     String,
-    Table,
     any_,
     bindparam,
     case,
@@ -109,7 +109,6 @@ class Postgres(Database):
         self._address = url
         self.name = " ".join(f"{key}={value}" for key, value in parts.items() if "password" not in key)
         self._connection: Session | None = None
-        self._inserts: dict[tuple[Table, tuple[str, ...]], str] = {}
         self._number = secrets.randbelow(1 << 31)
         self._missing: set[str] = set()
         self._listening: asyncio.Task[None] | None = None
@@ -213,20 +212,11 @@ class Postgres(Database):
             for statement, parameters in last.changes:
                 compiled = self.compiled(statement, kept=True)
                 await self._writing.execute(compiled.text, compiled.values | parameters)
-            for table, rows in last.inserts:
-                names = tuple(rows[0])
-                await self._writing.execute(self._inserting(table, names), [json.dumps(rows)])
-            if words:
-                await self._writing.execute("SELECT pg_notify(%s, %s)", [CHANNEL, " ".join(words)])
+            if last.inserts or words:
+                tables = tuple((table.name, tuple(rows[0])) for table, rows in last.inserts)
+                rows = json.dumps({table.name: rows for table, rows in last.inserts})
+                await self._writing.execute(_inserting(tables), [rows, CHANNEL, " ".join(words)])
             await self._writing.execute("COMMIT")
-
-    def _inserting(self, table: Table, names: tuple[str, ...]) -> str:
-        """One statement for any number of rows, and one value, which costs less to write than as many as there are."""
-        if (table, names) not in self._inserts:
-            columns = ", ".join(f'"{name}"' for name in names)
-            rows = f"json_populate_recordset(NULL::{table.name}, %s)"
-            self._inserts[table, names] = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {rows}"  # noqa: S608
-        return self._inserts[table, names]
 
     def token(self) -> str:
         return f"{self._number:08x}{uuid4().hex[:24]}"
@@ -317,6 +307,18 @@ class Postgres(Database):
         if state == "53100":
             return StorageFull(f"The database's disk is full ({error}); nothing was changed")
         return BrokerError(f"The database cannot be used ({error})")
+
+
+@cache
+def _inserting(tables: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
+    """One statement, with one value, for any number of rows of these tables and columns, and for the notice: each costs more
+    than what is in it."""
+    parts = ["WITH given AS MATERIALIZED (SELECT %s::json AS rows)"]
+    for number, (table, names) in enumerate(tables):
+        columns = ", ".join(f'"{name}"' for name in names)
+        rows = f"given, json_populate_recordset(NULL::{table}, rows->'{table}')"
+        parts.append(f"done{number} AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {rows})")  # noqa: S608 -- names of our own
+    return f"{', '.join(parts)} SELECT pg_notify(%s, %s)"
 
 
 async def _pass_all_on(connection: Session, changes: Changes) -> None:
