@@ -106,8 +106,8 @@ class Hammer:
 
     async def _ask(self) -> list[dict[str, Any]]:
         answer = await self._post("/requests", self._request())
-        if not self._answered(answer, "asked"):
-            return []
+        self._look_for_the_database(answer)
+        assert answer.status_code == 200, answer.text
         found = answer.json()
         self.counts[found["result"]] += 1
         offers = found.get("offers") or []
@@ -143,11 +143,15 @@ class Hammer:
         self._answered(await self._update(session, change), "made longer or shorter")
 
     def _answered(self, answer: httpx.Response, what: str) -> bool:
-        if answer.status_code == 503 and len(self.brokers) > 1:  # the database was away for longer than anybody waits
-            raise httpx.ReadError(answer.text)
+        self._look_for_the_database(answer)
         assert answer.status_code in (200, 409), answer.text
         self.counts[what if answer.status_code == 200 else f"not {what}"] += 1
         return answer.status_code == 200
+
+    def _look_for_the_database(self, answer: httpx.Response) -> None:
+        """Where it was away for longer than anybody waits, the reply tells no more than one that is lost."""
+        if answer.status_code == 503 and len(self.brokers) > 1:
+            raise httpx.ReadError(answer.text)
 
     async def _update(self, session: str, change: dict[str, Any]) -> httpx.Response:
         return await self._post(f"/sessions/{session}", change)
