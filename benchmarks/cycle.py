@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from execbroker.scheduling.asks import Candidate, Part, Range
 from execbroker.scheduling.timeline import Booking, bookings_of, envelope
 
 POOL = "pool"
+ROUNDS = 5
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL")
 Statements = list[tuple[str, Any, bool]]
 
@@ -85,48 +86,36 @@ async def books(ledger: Ledger) -> AsyncIterator[Books]:
         await found.close()
 
 
-async def nothing() -> None:
-    """What is waited for before the clock starts."""
-
-
-async def through_books(
-    database: Database, cycles: int, clients: int, ready: Callable[[], Awaitable[None]] = nothing
-) -> tuple[float, list[Cycle]]:
+async def through_books(found: Books, numbers: Iterable[int], clients: int) -> tuple[float, list[Cycle]]:
     """How many seconds it took, and what was written."""
-    requests, answers = iter([wanted(number) for number in range(cycles)]), []
-    async with opened(database) as ledger, books(ledger) as found:
-        await ready()
+    requests, answers = iter([wanted(number) for number in numbers]), []
 
-        async def client() -> None:
-            for request in requests:
-                answer = await found.offer(request)
-                await found.accept(answer.offers[0].uuid)
-                answers.append(answer)
+    async def client() -> None:
+        for request in requests:
+            answer = await found.offer(request)
+            await found.accept(answer.offers[0].uuid)
+            answers.append(answer)
 
-        began = time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(clients)))
-        seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    seconds = time.perf_counter() - began
     return seconds, [Cycle(answer, envelope(offer.slot for offer in answer.offers if offer.slot)) for answer in answers]
 
 
-async def by_ledger(
-    database: Database, cycles: list[Cycle], together: int, ready: Callable[[], Awaitable[None]] = nothing
-) -> float:
+async def by_ledger(ledger: Ledger, cycles: list[Cycle], together: int) -> float:
     """How many seconds the same rows took, without looking for them, without keeping a timeline and without asking anyone."""
     now = int(time.time())
-    async with opened(database) as ledger:
-        await ready()
-        began = time.perf_counter()
-        for first in range(0, len(cycles), together):
-            batch = cycles[first : first + together]
-            async with ledger.write(0) as transaction:
-                for cycle in batch:
-                    transaction.add_offerset(cycle.answer.offerset, cycle.answer.offers)
-                    transaction.book(cycle.answer.offerset.uuid, cycle.held)
-            async with ledger.write(0, wanted=[cycle.accepted.uuid for cycle in batch]) as transaction:
-                for cycle in batch:
-                    await _accept(transaction, cycle, now)
-        return time.perf_counter() - began
+    began = time.perf_counter()
+    for first in range(0, len(cycles), together):
+        batch = cycles[first : first + together]
+        async with ledger.write(0) as transaction:
+            for cycle in batch:
+                transaction.add_offerset(cycle.answer.offerset, cycle.answer.offers)
+                transaction.book(cycle.answer.offerset.uuid, cycle.held)
+        async with ledger.write(0, wanted=[cycle.accepted.uuid for cycle in batch]) as transaction:
+            for cycle in batch:
+                await _accept(transaction, cycle, now)
+    return time.perf_counter() - began
 
 
 async def _accept(transaction: Transaction, cycle: Cycle, now: int) -> None:
@@ -181,13 +170,46 @@ def by_driver(path: Path, record: Statements) -> float:
     return seconds
 
 
-def compare(cycles: int, clients: int) -> Rates:
-    """One after the other in the same process, the first of each to warm up."""
+async def in_turn(
+    one: Database,
+    other: Database,
+    numbers: Iterable[Iterable[int]],
+    clients: int,
+    ready: Callable[[], Awaitable[None]] | None = None,
+) -> list[tuple[float, float]]:
+    """How many seconds some of the numbers took through the books, and then the same rows by the ledger, again and again: a
+    machine whose speed changes changes it for both."""
+    async with opened(one) as ledger, books(ledger) as found, opened(other) as bare:
+        measured = []
+        for some in numbers:
+            if ready:
+                await ready()
+            ours, written = await through_books(found, some, clients)
+            if ready:
+                await ready()
+            measured.append((ours, await by_ledger(bare, written, clients)))
+        return measured
+
+
+def rounds(cycles: int) -> list[range]:
+    """The first is to warm up."""
+    size = cycles // ROUNDS
+    return [range(number * size, (number + 1) * size) for number in range(ROUNDS + 1)]
+
+
+async def _record(path: Path, cycles: int, clients: int) -> Statements:
+    """The statements by which the ledger writes these."""
     record: Statements = []
+    async with opened(Sqlite(path.with_suffix(".books"))) as ledger, books(ledger) as found:
+        _, written = await through_books(found, range(cycles), clients)
+    async with opened(recording(path, record)) as bare:
+        await by_ledger(bare, written, clients)
+    return record
+
+
+def compare(cycles: int, clients: int) -> Rates:
     with ExitStack() as stack:
-        paths = (Path(stack.enter_context(tempfile.TemporaryDirectory())) / "ledger.sqlite" for _ in range(5))
-        asyncio.run(through_books(Sqlite(next(paths)), 100, clients))
-        ours, written = asyncio.run(through_books(Sqlite(next(paths)), cycles, clients))
-        asyncio.run(by_ledger(recording(next(paths), record), written, clients))
-        ledger = asyncio.run(by_ledger(Sqlite(next(paths)), written, clients))
-        return Rates(*(cycles / seconds for seconds in (ours, ledger, by_driver(next(paths), record))))
+        paths = (Path(stack.enter_context(tempfile.TemporaryDirectory())) / "ledger.sqlite" for _ in range(4))
+        measured = asyncio.run(in_turn(Sqlite(next(paths)), Sqlite(next(paths)), rounds(cycles), clients))[1:]
+        record = asyncio.run(_record(next(paths), cycles, clients))
+        return Rates(*(cycles / sum(seconds) for seconds in (*zip(*measured, strict=True), [by_driver(next(paths), record)])))
