@@ -32,10 +32,10 @@ from execbroker.staging.base import Fetcher
 from execbroker.staging.rates import Rates
 from execbroker.staging.stager import Stager
 from execbroker.store import Store
-from execbroker.web.dialect import dialect
-from execbroker.web.identity import Door, read_token
+from execbroker.web.dialect import dialect, dialect_faces
+from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
 from execbroker.web.problems import add_problems
-from execbroker.web.routes import router
+from execbroker.web.routes import faces, open_to_all, router
 
 AUDIT = 3600  # seconds between two audits
 log = structlog.get_logger()
@@ -53,7 +53,9 @@ class Parts:
         prices = {platform.name: platform.prices for platform in config.platforms if platform.prices}
         self.books = Books(ledger, clock, prices, Caps(config.offers.held_owner, config.offers.held_all))
         self.engine = Engine(ledger, self.books, self.platforms, clock, self.store, config.retention)
-        self.broker = Broker(ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered)
+        self.broker = Broker(
+            ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, public=config.auth.public
+        )
 
     async def inspect(self) -> None:
         """Audit the ledger: what is found is logged and shown among the metrics, and the broker goes on."""
@@ -208,14 +210,15 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     )
     app.state.config, app.state.metrics = config, Metrics()
     add_problems(app)
-    app.include_router(router)
-    app.include_router(dialect)
+    for routes in (open_to_all, router, faces, dialect, dialect_faces):
+        app.include_router(routes)
     try:
         config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        token = read_token(config.folder) if config.auth.mode == "token" else None
+        app.state.guard = _guard(config)
     except OSError as error:
         raise _unusable(config.folder, error) from None
-    app.add_middleware(Door, token=token, hosts=_known_hosts(config))
+    public = [*faces.routes, *dialect_faces.routes] if config.auth.public else []
+    app.add_middleware(Door, guard=lambda: app.state.guard, hosts=_known_hosts(config), open=[*open_to_all.routes, *public])
     app.add_middleware(Measured, metrics=app.state.metrics)
     return app
 
@@ -237,6 +240,16 @@ def migrate_ledger(config: Config) -> dict[str, int]:
         raise StartupError("Where to? Name a PostgreSQL database by `database` in the configuration, or EXECBROKER_DATABASE")
     with _locked(config.folder, alone=True):
         return migrate(Sqlite(config.folder / "ledger.sqlite"), database_of(config))
+
+
+def _guard(config: Config) -> Guard | None:
+    """Who finds out who comes; None where that takes the ledger, too. Raises OSError."""
+    match config.auth.mode:
+        case "none":
+            return Nobody()
+        case "token":
+            return TokenGuard(read_token(config.folder))
+    return None
 
 
 def _known_hosts(config: Config) -> set[str] | None:

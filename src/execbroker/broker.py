@@ -11,10 +11,12 @@ import structlog
 from execbroker.books.books import Books
 from execbroker.config import OfferSettings
 from execbroker.engine.lifecycle import EXTENDABLE
-from execbroker.errors import Fault, Invalid, NoRoom, NotFound
+from execbroker.errors import Fault, Forbidden, Invalid, NoRoom, NotFound
+from execbroker.faces import face
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import OfferSetRow, SessionRow
 from execbroker.model.components import AbstractComponent
+from execbroker.model.identities import Identity
 from execbroker.model.messages import MessageItem, reason
 from execbroker.model.options import AbstractUpdate, EnumValueUpdate, IntegerDeltaUpdate
 from execbroker.model.phases import Phase
@@ -33,6 +35,7 @@ from execbroker.store import Entry, Store, Stream
 
 log = structlog.get_logger()
 _PHASE = {"phase", "/phase", "state", "/state"}
+_ENDS = {"REJECTED", "CANCELLED"}
 DURATION = "schedule.available.duration"
 UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
 MOST_EXTENSION = 36525 * 86400  # seconds
@@ -50,28 +53,31 @@ class Broker:
         store: Store,
         defaults: OfferSettings,
         answered: Callable[[Answer], None],
+        *,
+        public: bool = False,
     ) -> None:
         self._ledger, self._books, self._platforms = ledger, books, platforms
         self._clock, self._store, self._defaults, self._answered = clock, store, defaults, answered
+        self._public = public
 
-    async def ask(self, request: ExecutionRequest, owner: str, renderer: Renderer) -> OfferSetResponse:
+    async def ask(self, request: ExecutionRequest, who: Identity, renderer: Renderer) -> OfferSetResponse:
         """Offers that are held, or NO with every reason. Raises Busy, StorageFull."""
         plan = await self._plan(request)
-        answer = await self._books.offer(await self._wanted(plan, owner))
+        answer = await self._books.offer(await self._wanted(plan, who))
         self._answered(answer)
         return renderer.offerset(answer.offerset, answer.offers, plan.request)
 
-    async def direct(self, request: ExecutionRequest, owner: str, renderer: Renderer) -> ScheduledExecutionSession:
+    async def direct(self, request: ExecutionRequest, who: Identity, renderer: Renderer) -> ScheduledExecutionSession:
         """An accepted session at the first possible time, or a FAILED one with every reason. Raises Busy, StorageFull."""
         plan = await self._plan(request)
-        answer: Answer = await self._books.direct(await self._wanted(plan, owner))
+        answer: Answer = await self._books.direct(await self._wanted(plan, who))
         self._answered(answer)
         return renderer.session(answer.offers[0], plan.request, answer.messages)
 
     async def _plan(self, request: ExecutionRequest) -> Plan:
         return understand(request, self._defaults, self._now())
 
-    async def _wanted(self, plan: Plan, owner: str) -> Wanted:
+    async def _wanted(self, plan: Plan, who: Identity) -> Wanted:
         candidates: list[Candidate] = []
         warnings, reasons = list(plan.warnings), list(plan.reasons)
         chosen = plan.request.platforms or list(self._platforms)
@@ -89,7 +95,7 @@ class Broker:
                     warnings += (one for one in said if one.level == "WARN")
                     reasons += (one for one in said if one.level != "WARN")
         return Wanted(
-            owner=owner,
+            owner=who.owner,
             request=plan.request.model_dump_json(exclude_none=True),
             plan=plan,
             candidates=tuple(one for one in candidates if one.platform in chosen),
@@ -122,51 +128,69 @@ class Broker:
             return [reason("several-nodes", "compute", text, platform=name, nodes=len(plan.nodes))]
         return candidates_on(plan, platform.settings, capacity, estimate.seconds, estimate.size)
 
-    async def offerset(self, uuid: UUID, owner: str, renderer: Renderer, wait: float = 0) -> OfferSetResponse:
-        """One offerset, its offers as they are now; after `wait` seconds at most, or once it changes. Raises NotFound."""
+    async def offerset(self, uuid: UUID, who: Identity, renderer: Renderer, wait: float = 0) -> OfferSetResponse:
+        """One offerset, its offers as they are now, or its face where it is another's; after `wait` seconds at most, or once it
+        changes. Raises NotFound, Forbidden."""
         changed = self._ledger.changes.watch(uuid) if wait else None
         row = await self._ledger.offerset(uuid)
-        if row is None or row.owner != owner:
+        if row is None:
             raise NotFound(f"There is no offerset {uuid}")
+        self._check_seen(row.owner, who, f"The offerset {uuid}")
         offers = await self._ledger.offers(uuid)
         if changed and any(offer.phase is Phase.OFFERED for offer in offers) and await _happens(changed, wait):
-            return await self.offerset(uuid, owner, renderer)
-        return renderer.offerset(row, _shown(row, offers), _request(row))
+            return await self.offerset(uuid, who, renderer)
+        found = renderer.offerset(row, _shown(row, offers), _request(row))
+        return found if row.owner == who.owner else face(found)
 
     async def session(
-        self, uuid: UUID, owner: str, renderer: Renderer, wait: float = 0, unless: Phase | None = None
+        self, uuid: UUID, who: Identity, renderer: Renderer, wait: float = 0, unless: Phase | None = None
     ) -> ScheduledExecutionSession:
-        """One session; after `wait` seconds at most, or once it changes or is in a phase other than `unless`. Raises NotFound."""
+        """One session, or its face where it is another's; after `wait` seconds at most, or once it changes or is in a phase other
+        than `unless`. Raises NotFound, Forbidden."""
         deadline = self._clock.monotonic() + wait
         while True:
             changed = self._ledger.changes.watch(uuid)
-            row, request = await self._session(uuid, owner)
+            row, request = await self._found(uuid)
+            self._check_seen(row.owner, who, f"The session {uuid}")
             left = deadline - self._clock.monotonic()
             over = row.phase.is_final or left <= 0 or self._ledger.changes.closed
             if over or (unless is not None and row.phase is not unless):
                 break
             if not await _happens(changed, left) or unless is None:
                 deadline = -math.inf
-        return await self._rendered(row, request, renderer)
+        session = await self._rendered(row, request, renderer)
+        return session if row.owner == who.owner else face(session)
 
-    async def _session(self, uuid: UUID, owner: str) -> tuple[SessionRow, str]:
-        """A session of this owner's, with its request. What is not yours is not there: raises NotFound."""
+    def _check_seen(self, owner: str, who: Identity, what: str) -> None:
+        """Raises Forbidden where not even its face is shown to others."""
+        if owner != who.owner and not (self._public or who.admin):
+            raise Forbidden(f"{what} is somebody else's")
+
+    async def _found(self, uuid: UUID) -> tuple[SessionRow, str]:
+        """A session with its request. Raises NotFound."""
         found = await self._ledger.session_and_request(uuid)
-        if found is None or found[0].owner != owner:
+        if found is None:
             raise NotFound(f"There is no session {uuid}")
+        return found
+
+    async def _session(self, uuid: UUID, who: Identity) -> tuple[SessionRow, str]:
+        """One that is theirs. Raises NotFound, Forbidden."""
+        found = await self._found(uuid)
+        if found[0].owner != who.owner:
+            raise Forbidden(f"The session {uuid} is somebody else's")
         return found
 
     async def _rendered(self, row: SessionRow, request: str, renderer: Renderer) -> ScheduledExecutionSession:
         messages = [MessageItem.model_validate_json(text) for text in await self._ledger.messages(row.uuid)]
         return renderer.session(row, ExecutionRequest.model_validate_json(request), messages, self._room(row))
 
-    async def component(self, uuid: UUID, owner: str, renderer: Renderer) -> AbstractComponent:
+    async def component(self, uuid: UUID, who: Identity, renderer: Renderer) -> AbstractComponent:
         """The session, the offerset, or the part of a session, that has this uuid. Raises NotFound."""
         whole = owner_of(uuid)
         if uuid == whole and await self._ledger.offerset(uuid):
-            return await self.offerset(uuid, owner, renderer)
+            return await self.offerset(uuid, who, renderer)
         try:
-            session = await self.session(whole, owner, renderer)
+            session = await self.session(whole, who, renderer)
         except NotFound:
             raise NotFound(f"There is no component {uuid}") from None
         for part in _parts(session):
@@ -175,25 +199,30 @@ class Broker:
         raise NotFound(f"There is no component {uuid}")
 
     async def offersets(
-        self, owner: str, renderer: Renderer, phases: Iterable[Phase], after: int | None, limit: int
+        self, who: Identity, renderer: Renderer, phases: Iterable[Phase], after: int | None, limit: int
     ) -> list[OfferSetResponse]:
         """The newest first."""
-        rows = await self._ledger.offersets(owner, phases, after, limit)
+        rows = await self._ledger.offersets(who.owner, phases, after, limit)
         return [renderer.offerset(row, _shown(row, await self._ledger.offers(row.uuid)), _request(row)) for row in rows]
 
     async def sessions(
-        self, owner: str, renderer: Renderer, phases: Iterable[Phase], after: int | None, limit: int
+        self, who: Identity, renderer: Renderer, phases: Iterable[Phase], after: int | None, limit: int
     ) -> list[ScheduledExecutionSession]:
         """The newest first."""
-        rows = await self._ledger.sessions(owner, phases, after, limit)
+        rows = await self._ledger.sessions(who.owner, phases, after, limit)
         return [await self._rendered(row, request, renderer) for row, request in rows]
 
-    async def update(self, uuid: UUID, change: AbstractUpdate, owner: str, renderer: Renderer) -> ScheduledExecutionSession:
+    async def update(self, uuid: UUID, change: AbstractUpdate, who: Identity, renderer: Renderer) -> ScheduledExecutionSession:
         """Accept, reject, cancel, or move the end.
 
-        Raises NotFound, IllegalMove, NoRoom, and Invalid for an update that no session has.
+        An admin may end what is another's. Raises NotFound, Forbidden, IllegalMove, NoRoom, and Invalid for an update that no
+        session has.
         """
-        _, request = await self._session(uuid, owner)
+        row, request = await self._found(uuid)
+        ends = isinstance(change, EnumValueUpdate) and change.path in _PHASE and change.value.upper() in _ENDS
+        if row.owner != who.owner and not (who.admin and ends):
+            raise Forbidden(f"The session {uuid} is somebody else's")
+        mine = row.owner == who.owner
         match change:
             case EnumValueUpdate() if change.path in _PHASE:
                 row = await self._choose(uuid, change.value.upper())
@@ -207,7 +236,8 @@ class Broker:
                 raise Invalid(faults=(Fault("kind", "unknown-update", f"only {kinds} are known here", change.kind),))
         if written := await self._ledger.session(uuid):
             row = replace(row, slot=written.slot)  # it may have been pulled forward at once
-        return await self._rendered(row, request, renderer)
+        session = await self._rendered(row, request, renderer)
+        return session if mine else face(session)
 
     async def _choose(self, uuid: UUID, choice: str) -> SessionRow:
         verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}
@@ -246,23 +276,23 @@ class Broker:
         least = slot.end - max(now, slot.start) - 1
         return max(least, 0), self._books.room_after(slot, int(self._defaults.extension.total_seconds()))
 
-    async def output(self, uuid: UUID, owner: str, stream: Stream, offset: int, end: int | None = None) -> bytes:
+    async def output(self, uuid: UUID, who: Identity, stream: Stream, offset: int, end: int | None = None) -> bytes:
         """What the session wrote, from byte `offset` until before `end`. Raises NotFound."""
-        await self._session(uuid, owner)
+        await self._session(uuid, who)
         return await asyncio.to_thread(self._store.read_output, uuid, stream, offset, end)
 
-    async def output_size(self, uuid: UUID, owner: str, stream: Stream) -> int:
-        await self._session(uuid, owner)
+    async def output_size(self, uuid: UUID, who: Identity, stream: Stream) -> int:
+        await self._session(uuid, who)
         return await asyncio.to_thread(self._store.output_size, uuid, stream)
 
-    async def files(self, uuid: UUID, owner: str, path: str, *, deep: bool) -> list[Entry]:
+    async def files(self, uuid: UUID, who: Identity, path: str, *, deep: bool) -> list[Entry]:
         """What is in a folder of the session's results. Raises NotFound."""
-        await self._session(uuid, owner)
+        await self._session(uuid, who)
         return await asyncio.to_thread(lambda: self._store.entries(uuid, path, deep=deep))
 
-    async def file(self, uuid: UUID, owner: str, path: str) -> int | None:
+    async def file(self, uuid: UUID, who: Identity, path: str) -> int | None:
         """A file of the session's results, open for reading, the caller's to close; None for a folder. Raises NotFound."""
-        await self._session(uuid, owner)
+        await self._session(uuid, who)
         return await asyncio.to_thread(self._store.open, uuid, path)
 
     def platforms(self) -> list[dict[str, Any]]:

@@ -25,6 +25,9 @@ class AuthSettings(Section):
     mode: Literal["token", "none"] = Field(
         "token", description="token: requests carry the token of the data folder; none: anyone, allowed on loopback only."
     )
+    public: bool = Field(
+        default=False, description="Whether anyone who knows the uuid of an offerset or a session may see its face: no contents."
+    )
 
 
 class OfferSettings(Section):

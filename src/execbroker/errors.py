@@ -57,7 +57,6 @@ class Unreadable(BrokerError):
 class Unauthorized(BrokerError):
     status = 401
     title = "Who are you?"
-    headers = {"WWW-Authenticate": 'Bearer realm="execbroker"'}
 
 
 class Forbidden(BrokerError):

@@ -2,19 +2,21 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Protocol
+from urllib.parse import quote, urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from execbroker.errors import BrokerError, Forbidden, Unauthorized
+from execbroker.model.identities import ANYONE, HOLDER, Identity
 from execbroker.web.problems import problem
 
-OWNER = "owner"
-OPEN = {"/healthz"}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1", "[::1]"}
 
 
@@ -35,35 +37,96 @@ def read_token(folder: Path) -> str:
     return path.read_text().strip()
 
 
-class Door:
-    """Lets in who carries the token, under a name that is ours: a page elsewhere must not reach a broker on loopback by
-    pointing its own name here (DNS rebinding) or by sending forms to it."""
+class Guard(Protocol):
+    """Knows who somebody is by the credentials that they bring."""
 
-    def __init__(self, app: ASGIApp, token: str | None, hosts: set[str] | None) -> None:
-        self._app, self._token = app, None if token is None else token.encode()
+    @property
+    def challenges(self) -> Collection[str]:
+        """What it asks of who brings none, or the wrong ones (RFC 9110, 11.6.1)."""
+
+    async def recognise(self, scheme: str, credentials: str) -> Identity:
+        """Who brings this in `Authorization`; `scheme` in small letters. Raises Unauthorized, Busy."""
+
+
+class Nobody:
+    """Asks nobody."""
+
+    challenges = ()
+
+    async def recognise(self, scheme: str, credentials: str) -> Identity:
+        return HOLDER
+
+
+class TokenGuard:
+    """Lets in who has the token."""
+
+    challenges = ('Bearer realm="execbroker"',)
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    async def recognise(self, scheme: str, credentials: str) -> Identity:
+        if scheme == "bearer" and hmac.compare_digest(credentials.encode(), self._token):
+            return HOLDER
+        raise Unauthorized("This needs the header `Authorization: Bearer <token>`; the token is in the broker's data folder")
+
+
+class Door:
+    """Finds out who comes, under a name that is ours: a page elsewhere must not reach a broker on loopback by pointing its own
+    name here (DNS rebinding) or by sending forms to it. Who does not say who they are is let to the routes of `open` alone."""
+
+    def __init__(
+        self, app: ASGIApp, guard: Callable[[], Guard], hosts: set[str] | None, open: Collection[BaseRoute] = ()
+    ) -> None:
+        self._app, self._guard, self._open = app, guard, open
         self._hosts = None if hosts is None else hosts | _LOOPBACK
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (error := self._against(scope["path"], Headers(scope=scope))):
-            body = json.dumps(problem(error)).encode()
-            response = Response(body, error.status, error.headers, "application/problem+json")
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            self._check_names(headers)
+            who = await self._recognise(scope, headers)
+        except BrokerError as error:
+            response = Response(json.dumps(problem(error)), error.status, error.headers, "application/problem+json")
+            if isinstance(error, Unauthorized):
+                for challenge in self._guard().challenges:
+                    response.headers.append("WWW-Authenticate", challenge)
             await response(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            scope.setdefault("state", {})["identity"] = who
+            await self._app(scope, receive, _telling(who, send))
 
-    def _against(self, path: str, headers: Headers) -> BrokerError | None:
+    def _check_names(self, headers: Headers) -> None:
         host = _host(f"//{headers.get('host', '')}")
         if self._hosts is not None and host not in self._hosts:
-            return Forbidden(f"This broker is not known as {host!r}; where it should be, set public_url")
+            raise Forbidden(f"This broker is not known as {host!r}; where it should be, set public_url")
         origin = headers.get("origin")
         if origin and _host(origin) != host and (self._hosts is None or _host(origin) not in self._hosts):
-            return Forbidden(f"Pages of {origin} may not use this broker")
-        if self._token is None or path in OPEN:
-            return None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
-            return None
-        return Unauthorized("This needs the header `Authorization: Bearer <token>`; the token is in the broker's data folder")
+            raise Forbidden(f"Pages of {origin} may not use this broker")
+
+    async def _recognise(self, scope: Scope, headers: Headers) -> Identity:
+        guard = self._guard()
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        if not scheme and any(route.matches(scope)[0] is Match.FULL for route in self._open):
+            return ANYONE
+        return await guard.recognise(scheme.lower(), credentials.strip())
+
+
+def _telling(who: Identity, send: Send) -> Send:
+    """Tell who was recognised in the reply (IVOA SSO: `X-VO-Authenticated`)."""
+    if who in (ANYONE, HOLDER):
+        return send
+    name = quote(who.name, safe="@:/ ")
+
+    async def telling(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["X-VO-Authenticated"] = name
+        await send(message)
+
+    return telling
 
 
 def _host(url: str) -> str:

@@ -14,13 +14,13 @@ from execbroker.broker import Broker
 from execbroker.codecs import Codec
 from execbroker.errors import Fault, Invalid, RangeNotSatisfiable
 from execbroker.kinds.listing import kinds_spoken
+from execbroker.model.identities import Identity
 from execbroker.model.options import AbstractUpdate, Update
 from execbroker.model.phases import Phase
 from execbroker.model.sessions import ExecutionRequest
 from execbroker.model.times import format_instant, parse_instant
 from execbroker.rendering import Renderer, moment
 from execbroker.store import Stream
-from execbroker.web.identity import OWNER
 from execbroker.web.negotiate import read_as, read_body, reply, reply_codec
 
 
@@ -32,6 +32,10 @@ class _Anything(PathConvertor):
 
 register_url_convertor("anything", _Anything())
 router = APIRouter()
+open_to_all = APIRouter()
+"""Routes for those who have not said who they are, too."""
+faces = APIRouter()
+"""Routes that show others the face of something, where the setting `auth.public` says so."""
 REQUEST: TypeAdapter[ExecutionRequest] = TypeAdapter(ExecutionRequest)
 UPDATE: TypeAdapter[AbstractUpdate] = TypeAdapter(Update)
 MOST_WAIT = 60.0
@@ -47,9 +51,10 @@ async def renderer(request: Request) -> Renderer:
     return Renderer((public or str(request.base_url)).rstrip("/"))
 
 
-async def owner() -> str:
-    """Who asks. There is one owner so far: whoever has the token."""
-    return OWNER
+async def identity(request: Request) -> Identity:
+    """Who asks, as the door has found."""
+    who: Identity = request.state.identity
+    return who
 
 
 def wants_redirect(request: Request) -> bool:
@@ -59,7 +64,7 @@ def wants_redirect(request: Request) -> bool:
 
 Desk = Annotated[Broker, Depends(desk)]
 Draw = Annotated[Renderer, Depends(renderer)]
-Owner = Annotated[str, Depends(owner)]
+Who = Annotated[Identity, Depends(identity)]
 Speak = Annotated[Codec, Depends(reply_codec)]
 Body = Annotated[Any, Depends(read_body)]
 Wait = Annotated[float, Query(ge=0, le=MOST_WAIT, description="Answer when it changes, or after so many seconds.")]
@@ -68,7 +73,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many, the ne
 
 
 @router.post("/requests", operation_id="ExecutionRequest")
-async def ask(request: Request, body: Body, broker: Desk, draw: Draw, who: Owner, codec: Speak) -> Response:
+async def ask(request: Request, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     """When, where and how can I run this?"""
     found = await broker.ask(read_as(REQUEST, body), who, draw)
     assert found.meta is not None
@@ -78,7 +83,7 @@ async def ask(request: Request, body: Body, broker: Desk, draw: Draw, who: Owner
 
 
 @router.post("/direct", operation_id="DirectExecution")
-async def direct(request: Request, body: Body, broker: Desk, draw: Draw, who: Owner, codec: Speak) -> Response:
+async def direct(request: Request, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     """Run this as soon as possible, without offers."""
     found = await broker.direct(read_as(REQUEST, body), who, draw)
     assert found.meta is not None
@@ -93,7 +98,7 @@ async def direct(request: Request, body: Body, broker: Desk, draw: Draw, who: Ow
 async def offersets(
     broker: Desk,
     draw: Draw,
-    who: Owner,
+    who: Who,
     codec: Speak,
     phase: Annotated[list[Phase] | None, Query(description="Only those with an offer in any of these phases.")] = None,
     after: After = None,
@@ -104,8 +109,8 @@ async def offersets(
     return reply(codec, {"offersets": [item.model_dump(mode="json", exclude_none=True) for item in found]})
 
 
-@router.get("/offersets/{uuid}", operation_id="OfferSetSelect")
-async def offerset(uuid: UUID, broker: Desk, draw: Draw, who: Owner, codec: Speak, wait: Wait = 0) -> Response:
+@faces.get("/offersets/{uuid}", operation_id="OfferSetSelect")
+async def offerset(uuid: UUID, broker: Desk, draw: Draw, who: Who, codec: Speak, wait: Wait = 0) -> Response:
     """One answer, its offers as they are now."""
     return reply(codec, await broker.offerset(uuid, who, draw, wait))
 
@@ -114,7 +119,7 @@ async def offerset(uuid: UUID, broker: Desk, draw: Draw, who: Owner, codec: Spea
 async def sessions(
     broker: Desk,
     draw: Draw,
-    who: Owner,
+    who: Who,
     codec: Speak,
     phase: Annotated[list[Phase] | None, Query(description="Only those in any of these phases.")] = None,
     after: After = None,
@@ -125,12 +130,12 @@ async def sessions(
     return reply(codec, {"sessions": [item.model_dump(mode="json", exclude_none=True) for item in found]})
 
 
-@router.get("/sessions/{uuid}", operation_id="SessionSelect")
+@faces.get("/sessions/{uuid}", operation_id="SessionSelect")
 async def session(
     uuid: UUID,
     broker: Desk,
     draw: Draw,
-    who: Owner,
+    who: Who,
     codec: Speak,
     wait: Wait = 0,
     phase: Annotated[Phase | None, Query(description="With `wait`: the phase that the caller knows already.")] = None,
@@ -140,13 +145,13 @@ async def session(
 
 
 @router.post("/sessions/{uuid}", operation_id="SessionUpdate")
-async def update(uuid: UUID, body: Body, broker: Desk, draw: Draw, who: Owner, codec: Speak) -> Response:
+async def update(uuid: UUID, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     """Accept, reject or cancel."""
     return reply(codec, await broker.update(uuid, read_as(UPDATE, body), who, draw))
 
 
-@router.get("/components/{uuid}", operation_id="ComponentSelect")
-async def component(uuid: UUID, broker: Desk, draw: Draw, who: Owner, codec: Speak) -> Response:
+@faces.get("/components/{uuid}", operation_id="ComponentSelect")
+async def component(uuid: UUID, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     """Whatever has this uuid: an offerset, a session, or a part of one."""
     return reply(codec, await broker.component(uuid, who, draw))
 
@@ -157,7 +162,7 @@ async def output(
     uuid: UUID,
     stream: Stream,
     broker: Desk,
-    who: Owner,
+    who: Who,
     offset: Annotated[int, Query(ge=0, description="From this byte on.")] = 0,
 ) -> Response:
     """What the session has written so far, from `offset` on, or the bytes of `Range`."""
@@ -180,7 +185,7 @@ async def files(
     path: str,
     broker: Desk,
     draw: Draw,
-    who: Owner,
+    who: Who,
     codec: Speak,
     deep: Annotated[bool, Query(description="Every file below this folder.")] = False,
 ) -> Response:
@@ -211,7 +216,7 @@ async def openapi(request: Request) -> Response:
     return JSONResponse(request.app.openapi_schema)
 
 
-@router.get("/healthz", operation_id="Health")
+@open_to_all.get("/healthz", operation_id="Health")
 async def health(codec: Speak) -> Response:
     """Whether the broker is there."""
     return reply(codec, {"status": "ok"})
