@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI
 
 from execbroker import __version__
+from execbroker.access.accounts import Accounts
 from execbroker.books.books import Books
 from execbroker.books.caps import Caps
 from execbroker.broker import Broker
@@ -22,6 +23,7 @@ from execbroker.errors import BrokerError, StartupError
 from execbroker.ledger import schema
 from execbroker.ledger.audit import Findings, audit, report
 from execbroker.ledger.database import Database
+from execbroker.ledger.identities import Identities
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.migrate import migrate
 from execbroker.ledger.sqlite import Sqlite
@@ -32,6 +34,7 @@ from execbroker.staging.base import Fetcher
 from execbroker.staging.rates import Rates
 from execbroker.staging.stager import Stager
 from execbroker.store import Store
+from execbroker.web.admin import admin
 from execbroker.web.dialect import dialect, dialect_faces
 from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
 from execbroker.web.problems import add_problems
@@ -56,6 +59,8 @@ class Parts:
         self.broker = Broker(
             ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, public=config.auth.public
         )
+
+        self.accounts = Accounts(config.auth, Identities(ledger), clock) if config.auth.mode == "accounts" else None
 
     async def inspect(self) -> None:
         """Audit the ledger: what is found is logged and shown among the metrics, and the broker goes on."""
@@ -196,7 +201,8 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(config, clock, app.state.metrics, engine=engine) as parts:
-            app.state.parts, app.state.broker = parts, parts.broker
+            app.state.parts, app.state.broker, app.state.accounts = parts, parts.broker, parts.accounts
+            app.state.guard = parts.accounts or app.state.guard
             yield
 
     app = FastAPI(
@@ -210,7 +216,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     )
     app.state.config, app.state.metrics = config, Metrics()
     add_problems(app)
-    for routes in (open_to_all, router, faces, dialect, dialect_faces):
+    for routes in (open_to_all, router, faces, admin, dialect, dialect_faces):
         app.include_router(routes)
     try:
         config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

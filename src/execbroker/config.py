@@ -19,12 +19,22 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class AdminSettings(Section):
+    """Who makes the accounts."""
+
+    username: str = Field(pattern=r"^[^:\s]+$", description="The admin's name.")
+    password: SecretStr = Field(min_length=8, description="The admin's password.")
+
+
 class AuthSettings(Section):
     """Who may ask."""
 
-    mode: Literal["token", "none"] = Field(
-        "token", description="token: requests carry the token of the data folder; none: anyone, allowed on loopback only."
+    mode: Literal["token", "none", "accounts"] = Field(
+        "token",
+        description="token: requests carry the token of the data folder; accounts: each has an account, here or at an issuer of "
+        "`auth.issuers`; none: anyone, allowed on loopback only.",
     )
+    admin: AdminSettings | None = Field(None, description="Who makes accounts, stops what is another's, and sees the metrics.")
     public: bool = Field(
         default=False, description="Whether anyone who knows the uuid of an offerset or a session may see its face: no contents."
     )
@@ -102,6 +112,10 @@ class Config(BaseSettings):
             raise ValueError(f"platforms: {', '.join(whole)} would each offer all of this machine; give them `nodes`")
         if self.auth.mode == "none" and not is_loopback(self.host):
             raise ValueError(f"auth.mode: none is allowed on loopback only, not on {self.host}")
+        if self.auth.mode == "accounts" and not self.auth.admin:
+            raise ValueError("auth.mode: accounts needs `auth.admin`, who makes them: a username and a password of 8 characters")
+        if self.auth.mode != "accounts" and self.auth.admin:
+            raise ValueError(f"auth.admin means nothing where auth.mode is {self.auth.mode}: it needs accounts")
         return self
 
 

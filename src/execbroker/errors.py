@@ -2,10 +2,12 @@
 
 BrokerError                what a request is answered with; carries its HTTP status
 ├─ Unreadable         400  the body cannot be parsed
+├─ Unfit              400  no account can be like that
 ├─ Unauthorized       401
 ├─ Forbidden          403
 ├─ NotFound           404
 ├─ NotAcceptable      406
+├─ Taken              409  there is such an account already
 ├─ IllegalMove        409  the session's phase does not allow it
 ├─ NoRoom             409  what comes after the session is not free
 ├─ TooLarge           413
@@ -54,6 +56,11 @@ class Unreadable(BrokerError):
     title = "The body cannot be read"
 
 
+class Unfit(BrokerError):
+    status = 400
+    title = "No account can be like that"
+
+
 class Unauthorized(BrokerError):
     status = 401
     title = "Who are you?"
@@ -77,6 +84,11 @@ class MethodNotAllowed(BrokerError):
 class NotAcceptable(BrokerError):
     status = 406
     title = "No media type in common"
+
+
+class Taken(BrokerError):
+    status = 409
+    title = "There is such an account already"
 
 
 class IllegalMove(BrokerError):

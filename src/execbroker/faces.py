@@ -1,11 +1,9 @@
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
 from execbroker.model.components import AbstractComponent, ComponentMetadata
-from execbroker.model.sessions import OfferSetResponse, ScheduledExecutionSession
-
-C = TypeVar("C", bound=BaseModel)
+from execbroker.model.sessions import AbstractExecutionSession, OfferSetResponse, ScheduledExecutionSession
 
 _OF_META = {"uuid", "url", "created", "modified"}
 _OF_SESSION = {"kind", "phase", "expires", "schedule", "costs", "metrics", "objective", "platform"}
@@ -13,16 +11,23 @@ _OF_PARTS = {"kind", "phase", "schedule", "costs", "metrics", "cores", "memory",
 _PARTS = ("executable", "compute", "further_compute", "storage", "data")
 
 
-def face(whole: C) -> C:
-    """What others may see of an offerset or a session: what is held, when, and how it stands; not what runs, with which data,
-    where it is reached, nor what it was told or has said. Whatever is not named here is not shown."""
-    if isinstance(whole, OfferSetResponse):
-        offers = [face(offer) for offer in whole.offers or []]
-        return type(whole).model_construct(kind=whole.kind, meta=_meta(whole), result=whole.result, offers=offers)
-    assert isinstance(whole, ScheduledExecutionSession)
-    parts = {name: [_only(part) for part in found] if isinstance(found, list) else _only(found)
-             for name in _PARTS if (found := getattr(whole, name))}  # fmt: skip
-    return type(whole).model_construct(**_shown(whole, _OF_SESSION), meta=_meta(whole), **parts)
+def face_of_offerset(whole: OfferSetResponse) -> OfferSetResponse:
+    """What others may see of an answer: the faces of its offers, not why there are none."""
+    offers: list[AbstractExecutionSession] = [
+        face_of_session(offer) for offer in whole.offers or [] if isinstance(offer, ScheduledExecutionSession)
+    ]
+    return OfferSetResponse.model_construct(kind=whole.kind, meta=_meta(whole), result=whole.result, offers=offers)
+
+
+def face_of_session(whole: ScheduledExecutionSession) -> ScheduledExecutionSession:
+    """What others may see of a session: what is held, when, and how it stands; not what runs, with which data, where it is
+    reached, nor what it was told or has said. Whatever is not named here is not shown."""
+    parts: dict[str, Any] = {
+        name: [_only(part) for part in found] if isinstance(found, list) else _only(found)
+        for name in _PARTS
+        if (found := getattr(whole, name))
+    }
+    return ScheduledExecutionSession.model_construct(**_shown(whole, _OF_SESSION), meta=_meta(whole), **parts)
 
 
 def _only(part: AbstractComponent) -> AbstractComponent:

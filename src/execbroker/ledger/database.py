@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Delete, Dialect, Select, Table, Update
+from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Table, Update
 from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -21,7 +21,7 @@ READING: dict[str, Any] = {
 """How connections are kept that read; each read is one statement, so none needs a transaction around it."""
 
 Parameters = dict[str, Any]
-Statement = Select[*tuple[Any, ...]] | Update | Delete
+Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
 
 class Compiled(NamedTuple):

@@ -99,6 +99,21 @@ journal = Table(
     Column("changed", Text, nullable=False),
 )
 
+# `issuer` is "" for the broker's own accounts, `secret` the hash of their password; `groups` is a JSON list of their names.
+identities = Table(
+    "identities",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("issuer", String(255), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("secret", Text),
+    Column("groups", Text, nullable=False, server_default="[]"),
+    Column("created", BigInteger, nullable=False),
+    Column("disabled", BigInteger),
+    Index(None, "issuer", "subject", unique=True),
+)
+
 measures = Table(
     "measures",
     metadata,

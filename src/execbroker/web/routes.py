@@ -12,7 +12,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from execbroker.broker import Broker
 from execbroker.codecs import Codec
-from execbroker.errors import Fault, Invalid, RangeNotSatisfiable
+from execbroker.errors import Fault, Forbidden, Invalid, RangeNotSatisfiable
 from execbroker.kinds.listing import kinds_spoken
 from execbroker.model.identities import Identity
 from execbroker.model.options import AbstractUpdate, Update
@@ -223,8 +223,10 @@ async def health(codec: Speak) -> Response:
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
+async def metrics(request: Request, who: Who) -> Response:
+    """Figures for Prometheus, and so the admin's."""
+    if not who.admin:
+        raise Forbidden("The figures are the admin's")
     content, media_type = await request.app.state.metrics.scrape(request.headers.get("accept", ""))
     return Response(content, headers={"Content-Type": media_type})
 
