@@ -140,7 +140,7 @@ class Broker:
         if changed and any(offer.phase is Phase.OFFERED for offer in offers) and await _happens(changed, wait):
             return await self.offerset(uuid, who, renderer)
         found = renderer.offerset(row, _shown(row, offers), _request(row))
-        return found if row.owner == who.owner else face_of_offerset(found)
+        return found if row.owner == who.owner else face_of_offerset(found, _ENDS if who.admin else ())
 
     async def session(
         self, uuid: UUID, who: Identity, renderer: Renderer, wait: float = 0, unless: Phase | None = None
@@ -159,7 +159,7 @@ class Broker:
             if not await _happens(changed, left) or unless is None:
                 deadline = -math.inf
         session = await self._rendered(row, request, renderer)
-        return session if row.owner == who.owner else face_of_session(session)
+        return session if row.owner == who.owner else face_of_session(session, _ENDS if who.admin else ())
 
     def _check_seen(self, owner: str, who: Identity, what: str) -> None:
         """Raises Forbidden where not even its face is shown to others."""
@@ -237,7 +237,7 @@ class Broker:
         if written := await self._ledger.session(uuid):
             row = replace(row, slot=written.slot)  # it may have been pulled forward at once
         session = await self._rendered(row, request, renderer)
-        return session if mine else face_of_session(session)
+        return session if mine else face_of_session(session, _ENDS)
 
     async def _choose(self, uuid: UUID, choice: str) -> SessionRow:
         verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}

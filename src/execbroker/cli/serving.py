@@ -41,8 +41,8 @@ async def _serve(config: "Config") -> None:
         loop.add_signal_handler(number, stop.set)
     async with listening(config) as url:
         typer.echo(f"execbroker is listening on {url}")
-        token = f"its token is in {config.folder / TOKEN}" if config.auth.mode == "token" else "no token is asked for"
-        typer.echo(f"{token[0].upper()}{token[1:]}")
+        ways_in = {"token": f"Its token is in {config.folder / TOKEN}", "accounts": "Everybody has an account of their own"}
+        typer.echo(ways_in.get(config.auth.mode, "No token is asked for"))
         await stop.wait()
 
 
