@@ -3,6 +3,7 @@ from importlib.metadata import entry_points
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -26,6 +27,37 @@ class AdminSettings(Section):
     password: SecretStr = Field(min_length=8, description="The admin's password.")
 
 
+class IntrospectionSettings(Section):
+    """How an issuer is asked what it knows of a token (RFC 7662)."""
+
+    client_id: str = Field(min_length=1, description="The broker's own client at the issuer.")
+    client_secret: SecretStr = Field(min_length=1, description="The secret of that client.")
+    cache: Duration = Field(timedelta(seconds=30), ge=timedelta(0), description="How long an answer counts.")
+
+
+class IssuerSettings(Section):
+    """An OpenID Connect issuer whose tokens are trusted."""
+
+    issuer: str = Field(description="Its address, exactly as in the `iss` of its tokens: https, or http on this machine.")
+    audience: list[str] = Field(min_length=1, description="What `aud` of a token for this broker names: one of these.")
+    client_id: str | None = Field(None, description="The public client by which `execbroker login` logs people in.")
+    scopes: list[str] = Field(["openid", "profile", "offline_access"], description="What `execbroker login` asks for.")
+    groups: str = Field("groups", min_length=1, description="The claim with a person's groups; dots lead to what is inside one.")
+    name: str = Field("preferred_username", min_length=1, description="The claim with a person's name; without it, `sub` counts.")
+    introspection: IntrospectionSettings | None = Field(None, description="Ask it whether a token was revoked.")
+    skew: Duration = Field(timedelta(seconds=30), ge=timedelta(0), description="How far its clock and ours may be apart.")
+    keys: Duration = Field(timedelta(hours=1), gt=timedelta(0), description="After how long its keys are fetched again.")
+
+    @field_validator("issuer")
+    @classmethod
+    def _protected(cls, issuer: str) -> str:
+        if not is_protected(issuer) or "?" in issuer or "#" in issuer:
+            raise ValueError(
+                "an issuer is an https address without query, such as https://iam.example.org; http on loopback only"
+            )
+        return issuer
+
+
 class AuthSettings(Section):
     """Who may ask."""
 
@@ -35,6 +67,7 @@ class AuthSettings(Section):
         "`auth.issuers`; none: anyone, allowed on loopback only.",
     )
     admin: AdminSettings | None = Field(None, description="Who makes accounts, stops what is another's, and sees the metrics.")
+    issuers: list[IssuerSettings] = Field([], description="Whose tokens are trusted.")
     public: bool = Field(
         default=False, description="Whether anyone who knows the uuid of an offerset or a session may see its face: no contents."
     )
@@ -116,6 +149,11 @@ class Config(BaseSettings):
             raise ValueError("auth.mode: accounts needs `auth.admin`, who makes them: a username and a password of 8 characters")
         if self.auth.mode != "accounts" and self.auth.admin:
             raise ValueError(f"auth.admin means nothing where auth.mode is {self.auth.mode}: it needs accounts")
+        if self.auth.mode != "accounts" and self.auth.issuers:
+            raise ValueError(f"auth.issuers means nothing where auth.mode is {self.auth.mode}: it needs accounts")
+        issuers = [one.issuer for one in self.auth.issuers]
+        if twice := {issuer for issuer in issuers if issuers.count(issuer) > 1}:
+            raise ValueError(f"auth.issuers: {', '.join(sorted(twice))} is there twice")
         return self
 
 
@@ -142,6 +180,16 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_protected(url: str) -> bool:
+    """Whether what is said to this address is for nobody else to hear: https, or http that does not leave this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and not parts.username and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
 def load(path: Path | None = None, **flags: Any) -> Config:

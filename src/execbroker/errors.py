@@ -15,7 +15,8 @@ BrokerError                what a request is answered with; carries its HTTP sta
 ├─ RangeNotSatisfiable 416
 ├─ Invalid            422  wrong types, or a missing `kind`; has a list of faults
 ├─ Busy               503  try again, `Retry-After`
-│  └─ Interrupted     503  the database went away
+│  ├─ Interrupted     503  the database went away
+│  └─ IssuerAway      503  who has to vouch for a token cannot be asked
 └─ StorageFull        507
 PlatformError              what a platform's verb may raise
 ├─ Unreachable             nothing is known; the session keeps its phase
@@ -129,6 +130,10 @@ class Busy(BrokerError):
 
 class Interrupted(Busy):
     title = "The database went away; try again"
+
+
+class IssuerAway(Busy):
+    title = "The token's issuer cannot be asked at the moment; try again"
 
 
 class StorageFull(BrokerError):

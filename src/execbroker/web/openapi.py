@@ -115,7 +115,7 @@ def _complete(operation: dict[str, Any]) -> None:
     if name == "DirectExecution":
         text = "The body cannot be read; or it cannot be run, and the FAILED session says why."
         answers["400"] = {"description": text, "content": _content("AbstractExecutionSession") | problem}
-    if name == "Health":
+    if name in ("Health", "LoginSelect"):
         operation["security"] = []
     operation["responses"] = dict(sorted(answers.items()))
 

@@ -222,6 +222,18 @@ async def health(codec: Speak) -> Response:
     return reply(codec, {"status": "ok"})
 
 
+@open_to_all.get("/login", operation_id="LoginSelect")
+async def login(request: Request, codec: Speak) -> Response:
+    """How people may say who they are: by a name and a password, and at which issuers, under which public client."""
+    auth = request.app.state.config.auth
+    issuers = [
+        {"issuer": one.issuer, "client_id": one.client_id, "scopes": one.scopes, "audience": one.audience[0]}
+        for one in auth.issuers
+        if one.client_id
+    ]
+    return reply(codec, {"basic": auth.mode == "accounts", "issuers": issuers})
+
+
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request, who: Who) -> Response:
     """Figures for Prometheus, and so the admin's."""
