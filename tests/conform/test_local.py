@@ -253,7 +253,7 @@ def test_its_environment_is_scrubbed(site_of_any_isolation: Site, monkeypatch: p
     assert found["EXECBROKER_SESSION"] == str(job.uuid)
 
 
-@pytest.fixture(params=["local", "unboxed"])
+@pytest.fixture(params=["local", "unboxed", "apart"])
 def site_of_any_isolation(request: pytest.FixtureRequest) -> Site:
     found: Site = request.getfixturevalue(request.param)
     return found
@@ -494,7 +494,7 @@ def test_what_it_says_of_itself(local: Site, unboxed: Site) -> None:
         capacity = await local.platform().capacity()
         assert [node.name for node in capacity.nodes] == ["here-1"]
         assert capacity.nodes[0].cores == len(os.sched_getaffinity(0))
-        topics = ["Cores", "Memory", "Number of processes", "Isolation", "Storage"]
+        topics = ["Cores", "Memory", "Number of processes", "Isolation", "Network", "Storage"]
         assert [note.partition(":")[0] for note in capacity.notes] == topics
         less = await local.having(memory_reserve=capacity.nodes[0].memory).platform().capacity()
         assert less.nodes[0].memory < capacity.nodes[0].memory

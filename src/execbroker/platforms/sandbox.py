@@ -20,6 +20,7 @@ _ETC = (
 )
 _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _CAREFUL = ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
+_MASKED = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list")  # of the whole machine, and readable where the broker is root
 _UNCOVERABLE = ("/usr", "/etc", "/proc", "/dev", "/sys", *_SYSTEM)
 
 
@@ -119,6 +120,9 @@ def _system() -> list[str]:
     words += ["--proc", "/proc"]
     for name in ("/proc/sys", "/proc/sysrq-trigger"):
         words += ["--ro-bind-try", name, name]
+    for name in _MASKED:
+        if Path("/proc", name).exists():
+            words += ["--ro-bind", "/dev/null", f"/proc/{name}"]
     return words
 
 
