@@ -147,7 +147,7 @@ async def whole(platform: Platform, job: Job, stream: Any = "stdout") -> bytes:
 
 
 def need(*packages: str) -> None:
-    programs = {"bubblewrap": "bwrap", "nftables": "nft"}
+    programs = {"bubblewrap": "bwrap", "nftables": "nft", "iproute2": "ip"}
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     if missing := [name for name in packages if not shutil.which(programs.get(name, name), path=path)]:
         lack(f"{' '.join(missing)} cannot be found: apt install {' '.join(missing)}")

@@ -21,7 +21,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def has(path: str | Path, word: str = mark) -> bool:
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), Path(path).open("rb") as file:
         return word.encode() in file.read(1 << 20)
     return False
 
@@ -33,7 +33,7 @@ def files() -> bool:
 
 def walk(root: str) -> Iterator[tuple[str, str]]:
     for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if Path(folder, name).as_posix() not in ("/usr", "/proc", sys.base_prefix, *told["but"])]
+        folders[:] = [name for name in folders if str(Path(folder, name)) not in ("/usr", "/proc", sys.base_prefix, *told["but"])]
         yield from ((folder, name) for name in (*names, *folders) if usual(Path(folder, name)))
 
 
@@ -42,7 +42,7 @@ def usual(path: Path) -> bool:
 
 
 def of_processes(file: str, word: str = mark) -> bool:
-    return any(has(f"/proc/{pid}/{file}", word) for pid in os.listdir("/proc") if pid.isdigit())
+    return any(has(path / file, word) for path in Path("/proc").iterdir() if path.name.isdigit())
 
 
 def signals() -> bool:
@@ -96,4 +96,4 @@ WAYS = {
     "System V": lambda: libc.shmget(told["shm"], 0, 0) >= 0 or has("/proc/sysvipc/shm", str(told["shm"])),
     "key ring": lambda: libc.syscall(KEYCTL, 10, -3, b"user", mark.encode(), 0) > 0 or has("/proc/keys"),
 }
-print(json.dumps([name for name, look in WAYS.items() if look()]))
+sys.stdout.write(json.dumps([name for name, look in WAYS.items() if look()]))

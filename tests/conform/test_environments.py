@@ -158,7 +158,7 @@ def test_what_a_package_does_while_it_is_built_touches_no_other_user(site: Site)
         await ended(platform, job)
         reached, cache = (await whole(platform, job)).decode().split()
         assert reached == str(not site.several)
-        assert Path(cache.strip("'")).exists() == (not site.several)
+        assert await asyncio.to_thread(Path(cache.strip("'")).exists) == (not site.several)
         await released(platform, job)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

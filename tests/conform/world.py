@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from sites import SITES, ended, released, whole
@@ -78,7 +79,8 @@ def resolve() -> None:
 def elsewhere() -> None:
     threading.Thread(target=serve, daemon=True).start()
     threading.Thread(target=resolve, daemon=True).start()
-    print("up", flush=True)
+    sys.stdout.write("up\n")
+    sys.stdout.flush()
     sys.stdin.read()
 
 
@@ -125,12 +127,11 @@ def main(root: Path, mode: str) -> None:
         blind.bind(("127.0.0.1", 8001))
         blind.setblocking(False)
         found = asyncio.run(reach(root, mode))
-        try:
+        with suppress(BlockingIOError):
             found.append(f"blind {blind.recv(10).decode()}")
-        except BlockingIOError:
-            pass
-        print(json.dumps(found))
-        other.stdin.close() if other.stdin else None
+        sys.stdout.write(json.dumps(found))
+        sys.stdout.flush()
+        other.kill()
     os._exit(0)
 
 

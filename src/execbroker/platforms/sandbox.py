@@ -20,7 +20,13 @@ _ETC = (
 )
 _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _CAREFUL = ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
-_MASKED = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list")  # of the whole machine, and readable where the broker is root
+_MASKED = (
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "timer_list",
+)  # of all processes, and open to those of root
 _UNCOVERABLE = ("/usr", "/etc", "/proc", "/dev", "/sys", *_SYSTEM)
 
 
@@ -100,7 +106,6 @@ class Bubblewrap:
             (run / name).write_text(text, encoding="ascii")
             words += ["--ro-bind", str(run / name), f"/etc/{name}"]
         return words
-
 
     def _names(self, folder: Path) -> list[str]:
         """Where names are resolved; the link that /etc/resolv.conf often is may lead to where nothing is seen."""
