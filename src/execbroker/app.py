@@ -17,7 +17,7 @@ from execbroker.access.accounts import Accounts
 from execbroker.books.books import Books
 from execbroker.books.caps import Caps
 from execbroker.broker import Broker
-from execbroker.config import Config, is_loopback, platform_class
+from execbroker.config import Config, platform_class
 from execbroker.engine.engine import Engine
 from execbroker.errors import BrokerError, StartupError
 from execbroker.ledger import schema
@@ -29,6 +29,7 @@ from execbroker.ledger.migrate import migrate
 from execbroker.ledger.sqlite import Sqlite
 from execbroker.metrics import Measured, Metrics
 from execbroker.model.times import Clock
+from execbroker.places import is_loopback
 from execbroker.platforms.base import Context, Platform
 from execbroker.staging.base import Fetcher
 from execbroker.staging.rates import Rates

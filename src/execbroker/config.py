@@ -1,9 +1,7 @@
 from datetime import timedelta
 from importlib.metadata import entry_points
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -11,7 +9,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from execbroker.errors import StartupError
 from execbroker.model.times import Duration
-from execbroker.places import data_folder
+from execbroker.places import data_folder, is_loopback, is_protected
 from execbroker.platforms.base import Platform, PlatformSettings
 from execbroker.staging.base import DataSettings
 
@@ -173,23 +171,6 @@ def platform_settings(document: Any) -> PlatformSettings:
     if not isinstance(document, dict) or not isinstance(document.get("type"), str):
         raise ValueError("each platform needs a `name` and a `type`")
     return platform_class(document["type"]).Settings.model_validate(document)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def is_protected(url: str) -> bool:
-    """Whether what is said to this address is for nobody else to hear: https, or http that does not leave this machine."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        return False
-    return bool(host) and not parts.username and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
 def load(path: Path | None = None, **flags: Any) -> Config:

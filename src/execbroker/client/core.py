@@ -15,6 +15,8 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from execbroker.client.discovery import find_broker
+from execbroker.client.keeping import Kept
+from execbroker.client.logins import Logins
 from execbroker.client.problems import ClientError, NoAnswer
 from execbroker.codecs import plain
 from execbroker.model.options import AbstractUpdate, EnumValueUpdate, IntegerDeltaUpdate
@@ -58,6 +60,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(
             base_url=place.url,
             headers=headers,
+            auth=Kept(place.url, place.login, Logins()) if place.login else None,
             timeout=PATIENCE,
             follow_redirects=True,
             trust_env=not place.is_here,  # no proxy leads to this machine

@@ -1,12 +1,12 @@
 import json
 import os
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from execbroker.client.logins import Login, Logins
 from execbroker.client.problems import NoAnswer
-from execbroker.places import data_folder
+from execbroker.places import data_folder, is_loopback
 
 ADDRESS = "server.json"
 TOKEN = "token"  # noqa: S105 -- the name of a file
@@ -18,6 +18,7 @@ class Place:
 
     url: str
     token: str | None
+    login: Login | None = None
 
     @property
     def is_here(self) -> bool:
@@ -27,24 +28,25 @@ class Place:
 def find_broker(url: str | None = None, token: str | None = None, folder: Path | None = None) -> Place:
     """What the arguments say, else EXECBROKER_URL and EXECBROKER_TOKEN, else the broker of the data folder.
 
-    The folder is the argument, else EXECBROKER_FOLDER, else the usual one; its token goes to this machine alone.
-    Raises NoAnswer where that leads nowhere, and ValueError for a `url` that is none.
+    Where no token is given, the login that was made for this very address counts, and then the token of the folder, which goes
+    to this machine alone. The folder is the argument, else EXECBROKER_FOLDER, else the usual one. Raises NoAnswer where that
+    leads nowhere, ClientError where the logins are damaged, and ValueError for a `url` that is none.
     """
     folder = folder or Path(os.environ.get("EXECBROKER_FOLDER") or data_folder())
     url = (url or os.environ.get("EXECBROKER_URL") or _listening(folder)).rstrip("/")
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise ValueError(f"{url!r} is not the address of a broker, such as http://127.0.0.1:8080")
     token = token or os.environ.get("EXECBROKER_TOKEN") or None
-    return Place(url, token or (_token(folder) if is_here(url) else None))
+    if token:
+        return Place(url, token)
+    if login := Logins().find(url):
+        return Place(url, None, login)
+    return Place(url, _token(folder) if is_here(url) else None)
 
 
 def is_here(url: str) -> bool:
     """Whether this address is on this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def _listening(folder: Path) -> str:
