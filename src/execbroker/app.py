@@ -14,6 +14,8 @@ from fastapi import FastAPI
 
 from execbroker import __version__
 from execbroker.access.accounts import Accounts
+from execbroker.access.guard import AccountsGuard
+from execbroker.access.oidc import Issuers
 from execbroker.books.books import Books
 from execbroker.books.caps import Caps
 from execbroker.broker import Broker
@@ -60,7 +62,14 @@ class Parts:
             ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, public=config.auth.public
         )
 
-        self.accounts = Accounts(config.auth, Identities(ledger), clock) if config.auth.mode == "accounts" else None
+        self.accounts: Accounts | None = None
+        self.issuers: Issuers | None = None
+        self.guard: Guard | None = None
+        if config.auth.mode == "accounts":
+            identities = Identities(ledger)
+            self.accounts = Accounts(config.auth, identities, clock)
+            self.issuers = Issuers(config.auth.issuers, clock) if config.auth.issuers else None
+            self.guard = AccountsGuard(self.accounts, self.issuers, identities, clock)
 
     async def inspect(self) -> None:
         """Audit the ledger: what is found is logged and shown among the metrics, and the broker goes on."""
@@ -135,6 +144,8 @@ async def running(config: Config, clock: Clock, metrics: Metrics, *, engine: boo
         for fetcher in set(parts.fetchers.values()):
             stack.push_async_callback(fetcher.close)
         stack.push_async_callback(parts.stager.close)
+        if parts.issuers:
+            stack.push_async_callback(parts.issuers.close)
         for platform in parts.platforms.values():
             stack.push_async_callback(platform.close)
         with _to_stay():
@@ -202,7 +213,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(config, clock, app.state.metrics, engine=engine) as parts:
             app.state.parts, app.state.broker, app.state.accounts = parts, parts.broker, parts.accounts
-            app.state.guard = parts.accounts or app.state.guard
+            app.state.guard = parts.guard or app.state.guard
             yield
 
     app = FastAPI(

@@ -147,8 +147,9 @@ class Config(BaseSettings):
             raise ValueError(f"auth.mode: none is allowed on loopback only, not on {self.host}")
         if self.auth.mode == "accounts" and not self.auth.admin:
             raise ValueError("auth.mode: accounts needs `auth.admin`, who makes them: a username and a password of 8 characters")
-        if self.auth.mode != "accounts" and self.auth.admin:
-            raise ValueError(f"auth.admin means nothing where auth.mode is {self.auth.mode}: it needs accounts")
+        if self.auth.mode != "accounts" and (self.auth.admin or self.auth.issuers):
+            key = "admin" if self.auth.admin else "issuers"
+            raise ValueError(f"auth.{key} means nothing where auth.mode is {self.auth.mode}: it needs accounts")
         if self.auth.mode != "accounts" and self.auth.issuers:
             raise ValueError(f"auth.issuers means nothing where auth.mode is {self.auth.mode}: it needs accounts")
         issuers = [one.issuer for one in self.auth.issuers]

@@ -9,12 +9,11 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import APIRoute
-from test_accounts import ADMIN, ALICE, AUTH, enrol
 
 from brokersite import NOTEBOOK, Site, platform, uuid_of
+from people import ADMIN, ALICE, AUTH, BOB, enrol
 
 PAGE = (Path(__file__).parents[2] / "docs" / "access.md").read_text()
-BOB = ("bob", "bobs own password")
 CALLERS = {"nobody": None, "the owner": ALICE, "another": BOB, "the admin": ADMIN}
 ROOMY = platform(nodes=[{"count": 50, "cores": 4, "memory": 8, "storage": 100}])
 MARKS = ["s3cr3t", "my-very-own", "secret.example.org"]
