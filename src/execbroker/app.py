@@ -20,7 +20,9 @@ from execbroker.books.books import Books
 from execbroker.books.caps import Caps
 from execbroker.broker import Broker
 from execbroker.config import Config, is_loopback, platform_class
+from execbroker.engine.callbacks import Callbacks
 from execbroker.engine.engine import Engine
+from execbroker.engine.feed import Feed
 from execbroker.errors import BrokerError, StartupError
 from execbroker.ledger import schema
 from execbroker.ledger.audit import Findings, audit, report
@@ -38,6 +40,7 @@ from execbroker.staging.stager import Stager
 from execbroker.store import Store
 from execbroker.web.admin import admin
 from execbroker.web.dialect import dialect, dialect_faces
+from execbroker.web.events import streams
 from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
 from execbroker.web.problems import add_problems
 from execbroker.web.routes import faces, open_to_all, router
@@ -58,9 +61,12 @@ class Parts:
         prices = {platform.name: platform.prices for platform in config.platforms if platform.prices}
         self.books = Books(ledger, clock, prices, Caps(config.offers.held_owner, config.offers.held_all))
         self.engine = Engine(ledger, self.books, self.platforms, clock, self.store, config.retention)
+        self.feed = Feed(ledger)
+        self.callbacks = Callbacks(ledger, self.books, clock, config.callbacks)
         self.broker = Broker(
-            ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, public=config.auth.public
-        )
+            ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, self.feed, self.callbacks,
+            public=config.auth.public,
+        )  # fmt: skip
 
         self.accounts: Accounts | None = None
         self.issuers: Issuers | None = None
@@ -158,8 +164,12 @@ async def running(config: Config, clock: Clock, metrics: Metrics, *, engine: boo
         closing = asyncio.Event()
         stack.push_async_callback(asyncio.wait, [asyncio.create_task(parts.keep_inspecting(closing), name="audit")])
         stack.callback(closing.set)
+        parts.feed.open()
+        stack.push_async_callback(parts.feed.close)
+        stack.push_async_callback(parts.callbacks.close)
         if engine:
             parts.engine.run()
+            parts.callbacks.run()
         yield parts
 
 
@@ -227,7 +237,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     )
     app.state.config, app.state.metrics = config, Metrics()
     add_problems(app)
-    for routes in (open_to_all, router, faces, admin, dialect, dialect_faces):
+    for routes in (open_to_all, streams, router, faces, admin, dialect, dialect_faces):
         app.include_router(routes)
     try:
         config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

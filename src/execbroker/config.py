@@ -97,6 +97,20 @@ class RetentionSettings(Section):
     offersets: Duration = Field(timedelta(days=1), description="Offers that nobody took.")
 
 
+class CallbackSettings(Section):
+    """Whom requests may have told of events."""
+
+    allow: bool = Field(default=True, description="Whether requests may name addresses that are told of events.")
+    allow_http: bool = Field(default=False, description="Whether these may be http, not only https.")
+    allow_private: list[str] = Field(
+        default_factory=list,
+        description="Hosts, addresses or networks (10.0.0.0/8) that may be told although they are private.",
+    )
+    timeout: Duration = Field(timedelta(seconds=10), description="How long one of them may take to answer.")
+    longest_wait: Duration = Field(timedelta(hours=1), description="How long lies between two tries at most.")
+    at_once: int = Field(64, ge=1, le=100, description="How many of them are told something at the same time.")
+
+
 class LimitSettings(Section):
     """What one request may cost."""
 
@@ -122,6 +136,7 @@ class Config(BaseSettings):
     auth: AuthSettings = Field(default_factory=AuthSettings, description="Who may ask.")
     offers: OfferSettings = Field(default_factory=OfferSettings, description="What is offered.")
     data: DataSettings = Field(default_factory=DataSettings, description="What may be fetched.")
+    callbacks: CallbackSettings = Field(default_factory=CallbackSettings, description="Whom requests may have told of events.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="When what is old is deleted.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="What one request may cost.")
     platforms: list[SerializeAsAny[PlatformSettings]] = Field(
