@@ -81,10 +81,10 @@ class Outside:
 def behind(peer: str, headers: Headers, proxies: Sequence[Network]) -> str:
     """The address of who comes: of the last in the line of `X-Forwarded-For`, or `Forwarded` (RFC 7239), that is no proxy of
     ours. Where these say different things one of them was not written by our proxy, and neither is believed."""
-    if not _is_one_of(peer, proxies):
+    if not is_one_of(peer, proxies):
         return peer
     lines = [_forwarded_for(headers), _forwarded(headers)]
-    found = {next((one for one in reversed(line) if not _is_one_of(one, proxies)), line[0]) for line in lines if line}
+    found = {next((one for one in reversed(line) if not is_one_of(one, proxies)), line[0]) for line in lines if line}
     found.discard("")
     return found.pop() if len(found) == 1 else peer
 
@@ -110,7 +110,7 @@ def _address(text: str) -> str:
         return ""
 
 
-def _is_one_of(address: str, networks: Sequence[Network]) -> bool:
+def is_one_of(address: str, networks: Sequence[Network]) -> bool:
     try:
         found = _plain(address)
     except ValueError:
