@@ -39,11 +39,15 @@ from execbroker.staging.rates import Rates
 from execbroker.staging.stager import Stager
 from execbroker.store import Store
 from execbroker.web.admin import admin
+from execbroker.web.bodies import Crowd
 from execbroker.web.dialect import dialect, dialect_faces
 from execbroker.web.events import streams
 from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
+from execbroker.web.outside import Application
 from execbroker.web.problems import add_problems
 from execbroker.web.routes import faces, open_to_all, router
+from execbroker.web.throttle import Throttle
+from execbroker.web.trail import Audited, trail_of
 
 AUDIT = 3600  # seconds between two audits
 log = structlog.get_logger()
@@ -224,9 +228,14 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         async with running(config, clock, app.state.metrics, engine=engine) as parts:
             app.state.parts, app.state.broker, app.state.accounts = parts, parts.broker, parts.accounts
             app.state.guard = parts.guard or app.state.guard
-            yield
+            app.state.trail = trail = trail_of(config.audit, config.folder)
+            try:
+                yield
+            finally:
+                if trail:
+                    await asyncio.to_thread(trail.close)
 
-    app = FastAPI(
+    app = Application(
         title="execbroker",
         version=__version__,
         lifespan=lifespan,
@@ -236,6 +245,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         redirect_slashes=False,
     )
     app.state.config, app.state.metrics = config, Metrics()
+    app.state.crowd, app.state.under_way, app.state.trail = Crowd(), set(), None
     add_problems(app)
     for routes in (open_to_all, streams, router, faces, admin, dialect, dialect_faces):
         app.include_router(routes)
@@ -245,8 +255,16 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     except OSError as error:
         raise _unusable(config.folder, error) from None
     public = [*faces.routes, *dialect_faces.routes] if config.auth.public else []
-    app.add_middleware(Door, guard=lambda: app.state.guard, hosts=_known_hosts(config), open=[*open_to_all.routes, *public])
+    app.add_middleware(
+        Door,
+        guard=lambda: app.state.guard,
+        hosts=_known_hosts(config),
+        throttle=Throttle(config),
+        open=[*open_to_all.routes, *public],
+    )
+    app.add_middleware(Audited)
     app.add_middleware(Measured, metrics=app.state.metrics)
+    app.middleware_stack = app.build_middleware_stack()  # now, as it may find something wrong in the configuration
     return app
 
 

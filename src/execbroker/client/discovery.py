@@ -1,9 +1,12 @@
 import json
 import os
+import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import httpx
 
 from execbroker.client.problems import NoAnswer
 from execbroker.places import data_folder
@@ -14,10 +17,11 @@ TOKEN = "token"  # noqa: S105 -- the name of a file
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a broker is and what opens its door."""
+    """Where a broker is and what opens its door; `certificate` is the one it has, where it has said so on this machine (PEM)."""
 
     url: str
     token: str | None
+    certificate: str | None = None
 
     @property
     def is_here(self) -> bool:
@@ -31,11 +35,39 @@ def find_broker(url: str | None = None, token: str | None = None, folder: Path |
     Raises NoAnswer where that leads nowhere, and ValueError for a `url` that is none.
     """
     folder = folder or Path(os.environ.get("EXECBROKER_FOLDER") or data_folder())
-    url = (url or os.environ.get("EXECBROKER_URL") or _listening(folder)).rstrip("/")
+    url, certificate = url or os.environ.get("EXECBROKER_URL"), None
+    if not url:
+        url, certificate = _listening(folder)
+    url = url.rstrip("/")
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise ValueError(f"{url!r} is not the address of a broker, such as http://127.0.0.1:8080")
     token = token or os.environ.get("EXECBROKER_TOKEN") or None
-    return Place(url, token or (_token(folder) if is_here(url) else None))
+    return Place(url, token or (_token(folder) if is_here(url) else None), certificate)
+
+
+def trust(place: Place, ca: Path | None = None) -> ssl.SSLContext:
+    """Whose certificates are believed: those of the usual authorities and those in the file `ca`, else EXECBROKER_CA. Of the
+    broker of this machine it is the very certificate that it has, whatever name is in it.
+
+    Raises ValueError where the file has none.
+    """
+    if place.certificate:
+        context = ssl.create_default_context(cadata=place.certificate)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
+    context = httpx.create_ssl_context()
+    context.load_default_certs()
+    if named := ca or os.environ.get("EXECBROKER_CA"):
+        _load(context, Path(named))
+    return context
+
+
+def _load(context: ssl.SSLContext, ca: Path) -> None:
+    try:
+        context.load_verify_locations(ca)
+    except OSError as error:
+        raise ValueError(f"{ca} has no certificates, as PEM, to believe: {error.strerror or error}") from None
 
 
 def is_here(url: str) -> bool:
@@ -47,9 +79,10 @@ def is_here(url: str) -> bool:
         return host == "localhost"
 
 
-def _listening(folder: Path) -> str:
+def _listening(folder: Path) -> tuple[str, str | None]:
     try:
-        return str(json.loads((folder / ADDRESS).read_text())["url"])
+        found = json.loads((folder / ADDRESS).read_text())
+        return str(found["url"]), found.get("certificate")
     except FileNotFoundError:
         raise NoAnswer(
             f"No broker is running with the data folder {folder}: start one with `execbroker serve`, or name another by "

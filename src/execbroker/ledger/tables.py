@@ -155,3 +155,19 @@ measures = Table(
     Column("amount", Float, nullable=False),
     Column("time", BigInteger, nullable=False),
 )
+
+# What was answered under an Idempotency-Key: `made` is the uuid of what was made; the reply is there once it is known.
+replies = Table(
+    "replies",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("route", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("made", String(36)),
+    Column("status", Integer),
+    Column("headers", Text),
+    Column("body", Text),
+    Index(None, "created"),
+)
