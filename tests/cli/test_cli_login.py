@@ -19,46 +19,26 @@ import httpx
 import pytest
 import uvicorn
 
-from execbroker.access.oidc import Issuers
 from execbroker.app import create_app
 from execbroker.client import Client
 from execbroker.config import Config
-from execbroker.model.identities import Identity
 from oidcsite import Provider
 from processsite import DEADLINE, SITE, Finished, Site, environment, execbroker, spawn
 
 ADMIN = {"username": "boss", "password": "correct horse"}
 
 
-class Guard:
-    """Lets in who has an account, or a token of a trusted issuer."""
-
-    def __init__(self, accounts: Any, issuers: Issuers) -> None:
-        self.challenges = accounts.challenges
-        self._accounts, self._issuers = accounts, issuers
-
-    async def recognise(self, scheme: str, credentials: str) -> Identity:
-        if scheme != "bearer":
-            return await self._accounts.recognise(scheme, credentials)
-        claims = await self._issuers.verify(credentials)
-        return Identity(f"{claims.issuer} {claims.subject}", claims.name, claims.groups)
-
-
 @contextmanager
 def broker_for(folder: Path, *issuers: dict[str, Any]) -> Iterator[str]:
     """The address of a broker that trusts these issuers."""
     auth = {"mode": "accounts", "admin": ADMIN, "issuers": issuers}
-    config = Config(folder=folder, platforms=[SITE], auth=auth)
-    app = create_app(config)
+    app = create_app(Config(folder=folder, platforms=[SITE], auth=auth))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
 
     async def serve() -> None:
         async with app.router.lifespan_context(app):
-            known = Issuers(config.auth.issuers, app.state.parts.clock)
-            app.state.guard = Guard(app.state.accounts, known)
             await server.serve(sockets=[listener])
-            await known.close()
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()

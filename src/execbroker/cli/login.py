@@ -6,6 +6,8 @@ import typer
 from execbroker.cli.visit import Stop, Visit, command, say
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from execbroker.client.devices import Device
     from execbroker.client.doors import Ways
     from execbroker.client.logins import Password, Tokens
@@ -25,12 +27,12 @@ async def login(visit: Visit, username: Username = None, issuer: IssuerUrl = Non
     from execbroker.client.doors import knock, ways_in
     from execbroker.client.logins import Logins
 
-    url = _url(visit)
-    ways = await ways_in(url)
+    url, trusted = _where(visit)
+    ways = await ways_in(url, trusted)
     if not ways.basic and not ways.issuers:
         raise Stop(f"The broker at {url} has no accounts: nobody logs in there")
     found = _password(ways, username) if username else await _tokens(ways, issuer)
-    name = await knock(url, found)
+    name = await knock(url, trusted, found)
     logins = Logins()
     async with logins.locked():
         logins.keep(url, found)
@@ -42,7 +44,7 @@ async def logout(visit: Visit) -> None:
     from execbroker.client.devices import revoke
     from execbroker.client.logins import Logins, Tokens
 
-    url, logins = _url(visit), Logins()
+    (url, _), logins = _where(visit), Logins()
     async with logins.locked():
         found = logins.forget(url)
     if found is None:
@@ -53,18 +55,19 @@ async def logout(visit: Visit) -> None:
     typer.echo(f"Logged out of {url}")
 
 
-def _url(visit: Visit) -> str:
-    """Raises Stop where a login would be for others to read, on its way there."""
-    from execbroker.client.discovery import find_broker
+def _where(visit: Visit) -> "tuple[str, SSLContext]":
+    """The broker's address, and whose certificates are believed. Raises Stop where others could listen on the way there."""
+    from execbroker.client.discovery import find_broker, trust
     from execbroker.places import is_protected
 
     try:
-        url = find_broker(visit.url, folder=visit.folder).url
+        place = find_broker(visit.url, folder=visit.folder)
+        trusted = trust(place, visit.ca)
     except ValueError as error:
         raise Stop(str(error)) from None
-    if not is_protected(url):
-        raise Stop(f"{url} is not https: others could read on the way who you are")
-    return url
+    if not is_protected(place.url):
+        raise Stop(f"{place.url} is not https: others could read on the way who you are")
+    return place.url, trusted
 
 
 def _password(ways: "Ways", username: str) -> "Password":

@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from execbroker.client.discovery import find_broker
+from execbroker.client.discovery import find_broker, trust
 from execbroker.client.keeping import Kept
 from execbroker.client.logins import Logins
 from execbroker.client.problems import ClientError, NoAnswer
@@ -51,7 +51,10 @@ class AsyncClient:
     the broker's problem document, and NoAnswer where there is no broker to ask.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, token: str | None = None, folder: Path | None = None, ca: Path | None = None
+    ) -> None:
+        """`ca` is a file of certificates to believe, besides the usual ones. Raises ValueError where it has none."""
         place = find_broker(url, token, folder)
         self.url = place.url
         headers = {"Accept": "application/json"}
@@ -59,6 +62,7 @@ class AsyncClient:
             headers["Authorization"] = f"Bearer {place.token}"
         self._http = httpx.AsyncClient(
             base_url=place.url,
+            verify=trust(place, ca) if place.url.startswith("https:") else True,
             headers=headers,
             auth=Kept(place.url, place.login, Logins()) if place.login else None,
             timeout=PATIENCE,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from execbroker.client.discovery import is_here
+from execbroker.client.discovery import Place, is_here, trust
 from execbroker.client.logins import Tokens
 from execbroker.client.problems import ClientError, NoAnswer
 from execbroker.places import is_protected
@@ -172,7 +172,10 @@ def _read(model: type[M], answer: tuple[int, dict[str, Any]], issuer: str) -> M:
 
 
 def _web(issuer: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=PATIENCE, trust_env=not is_here(issuer), headers={"Accept": "application/json"})
+    trusted = trust(Place(issuer, None))
+    return httpx.AsyncClient(
+        verify=trusted, timeout=PATIENCE, trust_env=not is_here(issuer), headers={"Accept": "application/json"}
+    )
 
 
 async def _post(web: httpx.AsyncClient, url: str, form: dict[str, str]) -> tuple[int, dict[str, Any]]:

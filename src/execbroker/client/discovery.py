@@ -1,8 +1,11 @@
 import json
 import os
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import httpx
 
 from execbroker.client.logins import Login, Logins
 from execbroker.client.problems import NoAnswer
@@ -14,10 +17,11 @@ TOKEN = "token"  # noqa: S105 -- the name of a file
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a broker is and what opens its door."""
+    """Where a broker is and what opens its door; `certificate` is the one it has, where it has said so on this machine (PEM)."""
 
     url: str
     token: str | None
+    certificate: str | None = None
     login: Login | None = None
 
     @property
@@ -33,15 +37,18 @@ def find_broker(url: str | None = None, token: str | None = None, folder: Path |
     leads nowhere, ClientError where the logins are damaged, and ValueError for a `url` that is none.
     """
     folder = folder or Path(os.environ.get("EXECBROKER_FOLDER") or data_folder())
-    url = (url or os.environ.get("EXECBROKER_URL") or _listening(folder)).rstrip("/")
+    url, certificate = url or os.environ.get("EXECBROKER_URL"), None
+    if not url:
+        url, certificate = _listening(folder)
+    url = url.rstrip("/")
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise ValueError(f"{url!r} is not the address of a broker, such as http://127.0.0.1:8080")
     token = token or os.environ.get("EXECBROKER_TOKEN") or None
     if token:
-        return Place(url, token)
+        return Place(url, token, certificate)
     if login := Logins().find(url):
-        return Place(url, None, login)
-    return Place(url, _token(folder) if is_here(url) else None)
+        return Place(url, None, certificate, login)
+    return Place(url, _token(folder) if is_here(url) else None, certificate)
 
 
 def is_here(url: str) -> bool:
@@ -49,9 +56,10 @@ def is_here(url: str) -> bool:
     return is_loopback(urlsplit(url).hostname or "")
 
 
-def _listening(folder: Path) -> str:
+def _listening(folder: Path) -> tuple[str, str | None]:
     try:
-        return str(json.loads((folder / ADDRESS).read_text())["url"])
+        found = json.loads((folder / ADDRESS).read_text())
+        return str(found["url"]), found.get("certificate")
     except FileNotFoundError:
         raise NoAnswer(
             f"No broker is running with the data folder {folder}: start one with `execbroker serve`, or name another by "

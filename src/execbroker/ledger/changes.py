@@ -1,7 +1,10 @@
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection
 from uuid import UUID
 from weakref import WeakValueDictionary
+
+ANYTHING = UUID(int=0)
+"""To be watched by who wants to know of every change."""
 
 
 class Changes:
@@ -22,8 +25,8 @@ class Changes:
         """Anything may have changed."""
         self.tell(list(self._waiting), due=True)
 
-    def tell(self, uuids: Iterable[UUID], *, due: bool) -> None:
-        for uuid in uuids:
+    def tell(self, uuids: Collection[UUID], *, due: bool) -> None:
+        for uuid in (*uuids, ANYTHING) if uuids else ():
             if event := self._waiting.pop(uuid, None):
                 event.set()
         if due:

@@ -47,7 +47,7 @@ Known = Annotated[Accounts, Depends(accounts)]
 NEW, CHANGE = TypeAdapter(NewIdentity), TypeAdapter(IdentityChange)
 
 
-@admin.post("/identities", operation_id="IdentityCreate")
+@admin.post("/identities", operation_id="IdentityCreate", status_code=201)
 async def create(known: Known, body: Body, codec: Speak) -> Response:
     """Make an account."""
     new = _read(NEW, body)

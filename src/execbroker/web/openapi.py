@@ -10,6 +10,7 @@ from execbroker.codecs import CODECS
 from execbroker.model import components, options, sessions
 from execbroker.model.base import Wire
 from execbroker.model.registry import Family
+from execbroker.web.admin import IdentityChange, NewIdentity
 
 REF = "#/components/schemas/"
 FAMILIES: tuple[Family, ...] = (
@@ -50,6 +51,7 @@ PROBLEM = {
     },
 }
 BODIES = {"ExecutionRequest": "ExecutionRequest", "DirectExecution": "ExecutionRequest", "SessionUpdate": "AbstractUpdate"}
+BODIES |= {"IdentityCreate": "NewIdentity", "IdentityUpdate": "IdentityChange"}
 ANSWERS = {
     "ExecutionRequest": "OfferSetResponse",
     "DirectExecution": "AbstractExecutionSession",
@@ -58,10 +60,11 @@ ANSWERS = {
     "SessionUpdate": "AbstractExecutionSession",
     "ComponentSelect": "AbstractComponent",
 }
+SCHEMES = {"token": "bearer", "account": "basic"}
 PROBLEMS = {
     "400": "The body cannot be read.",
-    "401": "The token is missing or wrong.",
-    "403": "Not under this name, or not from that page.",
+    "401": "The credentials are missing or wrong.",
+    "403": "It is another's; or not under this name, or not from that page.",
     "404": "There is no such thing here.",
     "406": "No media type in common.",
     "409": "The session's phase does not allow it.",
@@ -80,9 +83,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
         title="execbroker", version=__version__, summary="An IVOA ExecutionBroker", routes=app.routes, openapi_version="3.1.0"
     )
     parts = document.setdefault("components", {})
-    parts["schemas"] = schemas() | {"Problem": PROBLEM}
-    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-    document["security"] = [{"token": []}]
+    of_accounts = {model.__name__: model.model_json_schema() for model in (NewIdentity, IdentityChange)}
+    parts["schemas"] = schemas() | {"Problem": PROBLEM} | of_accounts
+    parts["securitySchemes"] = {name: {"type": "http", "scheme": scheme} for name, scheme in SCHEMES.items()}
+    document["security"] = [{name: []} for name in SCHEMES]
     for path in document["paths"].values():
         for operation in path.values():
             _complete(operation)
@@ -94,14 +98,15 @@ def _complete(operation: dict[str, Any]) -> None:
     name = operation["operationId"]
     if name in BODIES:
         operation["requestBody"] = {"required": True, "content": _content(BODIES[name])}
-    answers: dict[str, Any] = {"200": {"description": "As asked."}}
+    done = next(iter(operation["responses"]))
+    answers: dict[str, Any] = {done: {"description": "As asked."}}
     if name in ANSWERS:
-        answers["200"]["content"] = _content(ANSWERS[name])
+        answers[done]["content"] = _content(ANSWERS[name])
     elif name == "SessionOutput":
-        answers["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
-        answers["206"] = {"description": "The bytes of `Range`.", "content": answers["200"]["content"]}
+        answers[done]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+        answers["206"] = {"description": "The bytes of `Range`.", "content": answers[done]["content"]}
     else:
-        answers["200"]["content"] = {codec.media_type: {"schema": {"type": "object"}} for codec in CODECS}
+        answers[done]["content"] = {codec.media_type: {"schema": {"type": "object"}} for codec in CODECS}
     if name in ("ExecutionRequest", "DirectExecution"):
         location = {"Location": {"required": True, "schema": {"type": "string", "format": "uri"}}}
         answers["303"] = {"description": "Where it is, if asked for by `Prefer: return=minimal`.", "headers": location}
