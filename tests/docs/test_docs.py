@@ -59,7 +59,7 @@ def listed(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("key", "sentence"), sorted({*listed(platform_class("fake").Settings), *listed(AuthSettings)}))
 def test_every_setting_of_a_list_is_documented(key: str, sentence: str) -> None:
-    keys = f"`platforms[].pools.{key}`", f"`{key}`"
+    keys = f"`platforms[].pools.{key}`", f"`auth.admin.{key}`", f"`{key}`"
     rows = [line for line in DOCS["configuration.md"].splitlines() if line.startswith(tuple(f"| {name} |" for name in keys))]
     units = key == "units"  # one sentence, three defaults
     assert any(sentence in row for row in rows) or units, (key, sentence)

@@ -57,7 +57,7 @@ async def _serve(config: "Config") -> None:
 
 
 def _warn_of_clear_text(config: "Config") -> None:
-    from execbroker.config import is_loopback
+    from execbroker.places import is_loopback
 
     secure = config.tls.certificate or (config.public_url or "").startswith("https:")
     if not is_loopback(config.host) and not secure:

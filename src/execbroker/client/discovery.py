@@ -51,6 +51,31 @@ def find_broker(url: str | None = None, token: str | None = None, folder: Path |
     return Place(url, _token(folder) if is_here(url) else None, certificate)
 
 
+def trust(place: Place, ca: Path | None = None) -> ssl.SSLContext:
+    """Whose certificates are believed: those of the usual authorities and those in the file `ca`, else EXECBROKER_CA. Of the
+    broker of this machine it is the very certificate that it has, whatever name is in it.
+
+    Raises ValueError where the file has none.
+    """
+    if place.certificate:
+        context = ssl.create_default_context(cadata=place.certificate)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
+    context = httpx.create_ssl_context()
+    context.load_default_certs()
+    if named := ca or os.environ.get("EXECBROKER_CA"):
+        _load(context, Path(named))
+    return context
+
+
+def _load(context: ssl.SSLContext, ca: Path) -> None:
+    try:
+        context.load_verify_locations(ca)
+    except OSError as error:
+        raise ValueError(f"{ca} has no certificates, as PEM, to believe: {error.strerror or error}") from None
+
+
 def is_here(url: str) -> bool:
     """Whether this address is on this machine."""
     return is_loopback(urlsplit(url).hostname or "")
