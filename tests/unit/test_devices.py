@@ -73,6 +73,17 @@ def test_whoever_is_asked_to_slow_down_does(issuer: IssuerSite) -> None:
     assert waits == [3, 3, 8, 8, 13]
 
 
+def test_an_issuer_that_has_a_bad_moment_is_asked_again_later(issuer: IssuerSite) -> None:
+    _, waits, _ = log_in_at(issuer, (500, {}), PENDING, (429, {}), GRANTED)
+    assert waits == [3, 6, 6, 12]
+
+
+@pytest.mark.parametrize("interval", [0, -5])
+def test_nobody_asks_all_the_time(issuer: IssuerSite, interval: int) -> None:
+    issuer.then["/device_authorization_endpoint"][0][1]["interval"] = interval
+    assert log_in_at(issuer, PENDING, GRANTED)[1] == [1, 1]
+
+
 def test_where_no_interval_is_named_it_is_five_seconds(issuer: IssuerSite) -> None:
     issuer.then["/device_authorization_endpoint"][0][1].pop("interval")
     assert log_in_at(issuer, PENDING, GRANTED)[1] == [5, 5]
@@ -84,7 +95,7 @@ def test_where_no_interval_is_named_it_is_five_seconds(issuer: IssuerSite) -> No
         ((400, {"error": "access_denied"}), "turned down"),
         ((400, {"error": "expired_token"}), "the code has expired"),
         ((400, {"error": "invalid_client", "error_description": "who?"}), "refuses: who?"),
-        ((500, {}), "answers 500"),
+        ((403, {}), "answers 403"),
         ((200, {"access_token": "a", "token_type": "DPoP"}), "'DPoP'"),
     ],
 )
@@ -115,6 +126,16 @@ def test_issuers_at_which_nobody_can_log_in(issuer: IssuerSite, document: Any, e
         log_in_at(issuer, GRANTED)
 
 
+def test_an_issuer_that_others_could_play_is_not_asked(issuer: IssuerSite) -> None:
+    with pytest.raises(NotLoggedIn, match="not https"):
+        log_in_at(issuer, GRANTED, issuer="http://iam.example.org")
+
+
+def test_a_token_that_no_header_can_carry_is_not_taken(issuer: IssuerSite) -> None:
+    with pytest.raises(NoAnswer, match="not understood"):
+        log_in_at(issuer, (200, {"access_token": "a\r\nHost: b", "token_type": "Bearer"}))
+
+
 def test_nobody_is_sent_to_a_page_that_others_can_forge(issuer: IssuerSite) -> None:
     issuer.then["/device_authorization_endpoint"][0][1]["verification_uri"] = "http://iam.example.org/device"
     with pytest.raises(NotLoggedIn, match="not https"):
@@ -127,6 +148,7 @@ def test_an_issuer_that_keeps_its_refresh_token_does_not_lose_it(issuer: IssuerS
     new = asyncio.run(renewed(tokens))
     assert (new.access_token, new.refresh_token, new.client_id) == ("b", "r", "cli")
     assert issuer.forms[-1]["resource"] == AUDIENCE
+    assert new.expires is None
     issuer.then["/token_endpoint"] = [(503, {}), (400, {"error": "invalid_grant"})]
     with pytest.raises(NoAnswer):
         asyncio.run(renewed(tokens))

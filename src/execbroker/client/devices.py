@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from execbroker.client.discovery import Place, is_here, trust
 from execbroker.client.logins import Tokens
@@ -51,7 +51,7 @@ class Device(BaseModel):
 
 
 class Granted(BaseModel):
-    access_token: str
+    access_token: str = Field(pattern=r"^[\x21-\x7e]+$")
     token_type: str
     refresh_token: str | None = None
     expires_in: float | None = None
@@ -96,11 +96,9 @@ async def renewed(tokens: Tokens) -> Tokens:
         raise NotLoggedIn("The login has expired")
     form = {"grant_type": "refresh_token", "refresh_token": tokens.refresh_token, "client_id": tokens.client_id, **tokens.target}
     async with _web(tokens.issuer) as web:
-        status, document = await _post(web, tokens.token_endpoint, form)
-    if status >= 500:
-        raise NoAnswer(f"The issuer {tokens.issuer} answers {status}")
-    granted = _read(Granted, (status, document), tokens.issuer)
-    return tokens.model_copy(update={name: value for name, value in _of(granted).items() if value is not None})
+        granted = _read(Granted, await _post(web, tokens.token_endpoint, form), tokens.issuer)
+    kept = {} if granted.refresh_token else {"refresh_token": tokens.refresh_token}
+    return tokens.model_copy(update=_of(granted) | kept)
 
 
 async def revoke(tokens: Tokens) -> bool:
@@ -111,20 +109,20 @@ async def revoke(tokens: Tokens) -> bool:
     try:
         async with _web(tokens.issuer) as web:
             return (await web.post(tokens.revocation_endpoint, data=form)).status_code == 200
-    except httpx.TransportError:
+    except httpx.HTTPError:
         return False
 
 
 async def _granted(web: httpx.AsyncClient, way: Way, found: Endpoints, device: Device, sleep: Sleep) -> Granted:
     form = {"grant_type": DEVICE_CODE, "device_code": device.device_code, "client_id": way.client_id, **way.target}
-    interval, waited = device.interval, 0.0
+    interval, waited = max(device.interval, 1), 0.0
     while waited < device.expires_in:
         await sleep(interval)
-        waited += interval or 1
+        waited += interval
         try:
             status, document = await _post(web, found.token, form)
         except NoAnswer:  # RFC 8628, 3.5
-            interval = 2 * interval or 1
+            interval *= 2
             continue
         match document.get("error"):
             case "authorization_pending":
@@ -148,6 +146,8 @@ def _of(granted: Granted) -> dict[str, Any]:
 
 
 async def _endpoints(web: httpx.AsyncClient, issuer: str) -> Endpoints:
+    if not is_protected(issuer):
+        raise NotLoggedIn(f"The broker names the issuer {issuer!r}, which is not https")
     status, document = await _answer(web, "GET", issuer.rstrip("/") + WELL_KNOWN)
     if status != 200 or document.get("issuer") != issuer:
         raise NoAnswer(f"{issuer} is no OpenID issuer of that name")
@@ -172,7 +172,10 @@ def _read(model: type[M], answer: tuple[int, dict[str, Any]], issuer: str) -> M:
 
 
 def _web(issuer: str) -> httpx.AsyncClient:
-    trusted = trust(Place(issuer, None))
+    try:
+        trusted = trust(Place(issuer, None))
+    except ValueError as error:
+        raise NotLoggedIn(str(error)) from None
     return httpx.AsyncClient(
         verify=trusted, timeout=PATIENCE, trust_env=not is_here(issuer), headers={"Accept": "application/json"}
     )
@@ -188,6 +191,6 @@ async def _answer(web: httpx.AsyncClient, method: str, url: str, **details: Any)
         document = reply.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise NoAnswer(f"No answer from {url}: {str(error) or type(error).__name__}") from error
-    if not isinstance(document, dict):
-        raise NoAnswer(f"What {url} answers is not understood")
+    if not isinstance(document, dict) or reply.status_code == 429 or reply.status_code >= 500:
+        raise NoAnswer(f"{url} answers {reply.status_code} {reply.reason_phrase}, and nothing that is understood")
     return reply.status_code, document
