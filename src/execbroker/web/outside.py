@@ -55,7 +55,7 @@ class Outside:
         name = headers.get(REQUEST_ID, "")
         name = name if _SANE.fullmatch(name) else uuid4().hex
         self._strip(scope)
-        if scope["client"]:
+        if self._proxies and scope["client"]:
             scope["client"] = (behind(scope["client"][0], headers, self._proxies), 0)
         scope.setdefault("state", {})["request_id"] = name
 
