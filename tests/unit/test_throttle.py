@@ -145,12 +145,11 @@ def test_many_tries_at_once_are_no_way_around() -> None:
 
 
 def test_credentials_that_were_good_once_are_no_guess() -> None:
-    logins = Logins(2, Time())
+    logins, expired = Logins(2, Time()), Unauthorized("The token has expired")
+    expired.guess = False
     for _ in range(20):
         with pytest.raises(Unauthorized), logins.attempt("10.0.0.1", "ada"):
-            error = Unauthorized("The token has expired")
-            error.guess = False
-            raise error
+            raise expired
 
 
 @pytest.mark.parametrize(
