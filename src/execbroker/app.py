@@ -117,12 +117,17 @@ def load_fetchers(config: Config) -> list[Fetcher]:
 
 
 def load_platforms(config: Config, clock: Clock, stager: Stager) -> dict[str, Platform]:
+    """Raises StartupError where several users would share a platform that does not keep them apart."""
+    several = config.auth.mode not in {"none", "token"}
     found: dict[str, Platform] = {}
     for settings in config.platforms:
+        cls = platform_class(settings.type)
+        if several and not cls.isolating:
+            why = f"platforms of type {settings.type} do not keep sessions of several users apart"
+            raise StartupError(f"platform {settings.name}: {why}, so it cannot be used with auth.mode: {config.auth.mode}")
         folder = config.folder / "platforms" / settings.name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        context = Context(folder, clock, stager, (config.folder.resolve(),))
-        found[settings.name] = platform_class(settings.type)(settings, context)
+        found[settings.name] = cls(settings, Context(folder, clock, stager, (config.folder.resolve(),), several))
     return found
 
 
