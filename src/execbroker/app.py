@@ -14,11 +14,15 @@ from fastapi import FastAPI
 
 from execbroker import __version__
 from execbroker.access.accounts import Accounts
+from execbroker.access.guard import AccountsGuard
+from execbroker.access.oidc import Issuers
 from execbroker.books.books import Books
 from execbroker.books.caps import Caps
 from execbroker.broker import Broker
-from execbroker.config import Config, is_loopback, platform_class
+from execbroker.config import Config, platform_class
+from execbroker.engine.callbacks import Callbacks
 from execbroker.engine.engine import Engine
+from execbroker.engine.feed import Feed
 from execbroker.errors import BrokerError, StartupError
 from execbroker.ledger import schema
 from execbroker.ledger.audit import Findings, audit, report
@@ -29,16 +33,22 @@ from execbroker.ledger.migrate import migrate
 from execbroker.ledger.sqlite import Sqlite
 from execbroker.metrics import Measured, Metrics
 from execbroker.model.times import Clock
+from execbroker.places import is_loopback
 from execbroker.platforms.base import Context, Platform
 from execbroker.staging.base import Fetcher
 from execbroker.staging.rates import Rates
 from execbroker.staging.stager import Stager
 from execbroker.store import Store
 from execbroker.web.admin import admin
+from execbroker.web.bodies import Crowd
 from execbroker.web.dialect import dialect, dialect_faces
+from execbroker.web.events import streams
 from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
+from execbroker.web.outside import Application, check_prefix
 from execbroker.web.problems import add_problems
 from execbroker.web.routes import faces, open_to_all, router
+from execbroker.web.throttle import Throttle
+from execbroker.web.trail import Audited, trail_of
 
 AUDIT = 3600  # seconds between two audits
 log = structlog.get_logger()
@@ -56,11 +66,21 @@ class Parts:
         prices = {platform.name: platform.prices for platform in config.platforms if platform.prices}
         self.books = Books(ledger, clock, prices, Caps(config.offers.held_owner, config.offers.held_all))
         self.engine = Engine(ledger, self.books, self.platforms, clock, self.store, config.retention)
+        self.feed = Feed(ledger)
+        self.callbacks = Callbacks(ledger, self.books, clock, config.callbacks)
         self.broker = Broker(
-            ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, public=config.auth.public
-        )
+            ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, self.feed, self.callbacks,
+            public=config.auth.public,
+        )  # fmt: skip
 
-        self.accounts = Accounts(config.auth, Identities(ledger), clock) if config.auth.mode == "accounts" else None
+        self.accounts: Accounts | None = None
+        self.issuers: Issuers | None = None
+        self.guard: Guard | None = None
+        if config.auth.mode == "accounts":
+            identities = Identities(ledger)
+            self.accounts = Accounts(config.auth, identities, clock)
+            self.issuers = Issuers(config.auth.issuers, clock) if config.auth.issuers else None
+            self.guard = AccountsGuard(self.accounts, self.issuers, identities, clock)
 
     async def inspect(self) -> None:
         """Audit the ledger: what is found is logged and shown among the metrics, and the broker goes on."""
@@ -140,6 +160,8 @@ async def running(config: Config, clock: Clock, metrics: Metrics, *, engine: boo
         for fetcher in set(parts.fetchers.values()):
             stack.push_async_callback(fetcher.close)
         stack.push_async_callback(parts.stager.close)
+        if parts.issuers:
+            stack.push_async_callback(parts.issuers.close)
         for platform in parts.platforms.values():
             stack.push_async_callback(platform.close)
         with _to_stay():
@@ -152,8 +174,12 @@ async def running(config: Config, clock: Clock, metrics: Metrics, *, engine: boo
         closing = asyncio.Event()
         stack.push_async_callback(asyncio.wait, [asyncio.create_task(parts.keep_inspecting(closing), name="audit")])
         stack.callback(closing.set)
+        parts.feed.open()
+        stack.push_async_callback(parts.feed.close)
+        stack.push_async_callback(parts.callbacks.close)
         if engine:
             parts.engine.run()
+            parts.callbacks.run()
         yield parts
 
 
@@ -207,10 +233,15 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(config, clock, app.state.metrics, engine=engine) as parts:
             app.state.parts, app.state.broker, app.state.accounts = parts, parts.broker, parts.accounts
-            app.state.guard = parts.accounts or app.state.guard
-            yield
+            app.state.guard = parts.guard or app.state.guard
+            app.state.trail = trail = trail_of(config.audit, config.folder)
+            try:
+                yield
+            finally:
+                if trail:
+                    await asyncio.to_thread(trail.close)
 
-    app = FastAPI(
+    app = Application(
         title="execbroker",
         version=__version__,
         lifespan=lifespan,
@@ -220,16 +251,25 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         redirect_slashes=False,
     )
     app.state.config, app.state.metrics = config, Metrics()
+    app.state.crowd, app.state.under_way, app.state.trail = Crowd(), set(), None
     add_problems(app)
-    for routes in (open_to_all, router, faces, admin, dialect, dialect_faces):
+    for routes in (open_to_all, streams, router, faces, admin, dialect, dialect_faces):
         app.include_router(routes)
+        check_prefix(config, routes.routes)
     try:
         config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         app.state.guard = _guard(config)
     except OSError as error:
         raise _unusable(config.folder, error) from None
     public = [*faces.routes, *dialect_faces.routes] if config.auth.public else []
-    app.add_middleware(Door, guard=lambda: app.state.guard, hosts=_known_hosts(config), open=[*open_to_all.routes, *public])
+    app.add_middleware(
+        Door,
+        guard=lambda: app.state.guard,
+        hosts=_known_hosts(config),
+        throttle=Throttle(config),
+        open=[*open_to_all.routes, *public],
+    )
+    app.add_middleware(Audited)
     app.add_middleware(Measured, metrics=app.state.metrics)
     return app
 

@@ -1,6 +1,6 @@
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -10,6 +10,8 @@ import structlog
 
 from execbroker.books.books import Books
 from execbroker.config import OfferSettings
+from execbroker.engine.callbacks import Callbacks
+from execbroker.engine.feed import Feed, Followed, News
 from execbroker.engine.lifecycle import EXTENDABLE
 from execbroker.errors import Fault, Forbidden, Invalid, NoRoom, NotFound
 from execbroker.faces import face_of_offerset, face_of_session
@@ -24,6 +26,7 @@ from execbroker.model.sessions import ExecutionRequest, OfferSetResponse, Schedu
 from execbroker.model.times import Clock, format_duration
 from execbroker.model.waist import Capacity, Slot
 from execbroker.offers.asking import Plan, understand
+from execbroker.offers.calling import registered
 from execbroker.offers.limiting import CostLimit, cost_limits
 from execbroker.offers.offering import Answer
 from execbroker.offers.wanting import Wanted, candidates_on
@@ -53,11 +56,14 @@ class Broker:
         store: Store,
         defaults: OfferSettings,
         answered: Callable[[Answer], None],
+        feed: Feed,
+        callbacks: Callbacks,
         *,
         public: bool = False,
     ) -> None:
         self._ledger, self._books, self._platforms = ledger, books, platforms
         self._clock, self._store, self._defaults, self._answered = clock, store, defaults, answered
+        self._feed, self._callbacks = feed, callbacks
         self._public = public
 
     async def ask(self, request: ExecutionRequest, who: Identity, renderer: Renderer) -> OfferSetResponse:
@@ -65,17 +71,23 @@ class Broker:
         plan = await self._plan(request)
         answer = await self._books.offer(await self._wanted(plan, who))
         self._answered(answer)
-        return renderer.offerset(answer.offerset, answer.offers, plan.request)
+        found = renderer.offerset(answer.offerset, answer.offers, plan.request)
+        found.callbacks = registered(answer.callbacks)
+        return found
 
     async def direct(self, request: ExecutionRequest, who: Identity, renderer: Renderer) -> ScheduledExecutionSession:
         """An accepted session at the first possible time, or a FAILED one with every reason. Raises Busy, StorageFull."""
         plan = await self._plan(request)
         answer: Answer = await self._books.direct(await self._wanted(plan, who))
         self._answered(answer)
-        return renderer.session(answer.offers[0], plan.request, answer.messages)
+        found = renderer.session(answer.offers[0], plan.request, answer.messages)
+        found.callbacks = registered(answer.callbacks)
+        return found
 
     async def _plan(self, request: ExecutionRequest) -> Plan:
-        return understand(request, self._defaults, self._now())
+        plan = understand(request, self._defaults, self._now())
+        plan.reasons += self._callbacks.reasons_against(plan.request.callbacks or [])
+        return plan
 
     async def _wanted(self, plan: Plan, who: Identity) -> Wanted:
         candidates: list[Candidate] = []
@@ -139,7 +151,9 @@ class Broker:
         offers = await self._ledger.offers(uuid)
         if changed and any(offer.phase is Phase.OFFERED for offer in offers) and await _happens(changed, wait):
             return await self.offerset(uuid, who, renderer)
-        found = renderer.offerset(row, _shown(row, offers), _request(row))
+        request = _request(row)
+        found = renderer.offerset(row, _shown(row, offers), request)
+        found.callbacks = await self._callbacks.registered(uuid) if request.callbacks else None
         return found if row.owner == who.owner else face_of_offerset(found, _ENDS if who.admin else ())
 
     async def session(
@@ -182,7 +196,10 @@ class Broker:
 
     async def _rendered(self, row: SessionRow, request: str, renderer: Renderer) -> ScheduledExecutionSession:
         messages = [MessageItem.model_validate_json(text) for text in await self._ledger.messages(row.uuid)]
-        return renderer.session(row, ExecutionRequest.model_validate_json(request), messages, self._room(row))
+        asked = ExecutionRequest.model_validate_json(request)
+        session = renderer.session(row, asked, messages, self._room(row))
+        session.callbacks = await self._callbacks.registered(row.offerset) if asked.callbacks else None
+        return session
 
     async def component(self, uuid: UUID, who: Identity, renderer: Renderer) -> AbstractComponent:
         """The session, the offerset, or the part of a session, that has this uuid. Raises NotFound."""
@@ -275,6 +292,20 @@ class Broker:
             return None
         least = slot.end - max(now, slot.start) - 1
         return max(least, 0), self._books.room_after(slot, int(self._defaults.extension.total_seconds()))
+
+    def events(self, who: Identity, after: int | None) -> AsyncGenerator[News, None]:
+        """What happens to all that is theirs, from now on, or after that number."""
+        return self._feed.follow(Followed(who.owner), after)
+
+    async def session_events(self, uuid: UUID, who: Identity, after: int | None) -> AsyncGenerator[News, None] | None:
+        """What has happened and happens to one session of theirs, all of it, or after that number; None where that was all.
+
+        Raises NotFound, Forbidden.
+        """
+        row, _ = await self._session(uuid, who)
+        if after is not None and row.phase.is_final and await self._feed.knows_all(str(uuid), after):
+            return None
+        return self._feed.follow(Followed(who.owner, str(uuid)), after or 0, over=row.phase.is_final)
 
     async def output(self, uuid: UUID, who: Identity, stream: Stream, offset: int, end: int | None = None) -> bytes:
         """What the session wrote, from byte `offset` until before `end`. Raises NotFound."""

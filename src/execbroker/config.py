@@ -1,9 +1,8 @@
 from datetime import timedelta
 from importlib.metadata import entry_points
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -11,7 +10,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from execbroker.errors import StartupError
 from execbroker.model.times import Duration
-from execbroker.places import data_folder
+from execbroker.places import data_folder, is_loopback, is_protected
 from execbroker.platforms.base import Platform, PlatformSettings
 from execbroker.staging.base import DataSettings
 
@@ -95,6 +94,47 @@ class RetentionSettings(Section):
 
     sessions: Duration = Field(timedelta(days=30), description="Ended sessions, with their home folders, output and messages.")
     offersets: Duration = Field(timedelta(days=1), description="Offers that nobody took.")
+    replies: Duration = Field(timedelta(days=1), description="Replies that are kept under an Idempotency-Key.")
+
+
+class RateSettings(Section):
+    """How often one may ask. What is left out is generous in the modes with several identities, and unlimited in the others."""
+
+    requests: float | None = Field(None, gt=0, description="Requests a second of one identity, in the long run.")
+    burst: int = Field(1000, ge=1, description="How many of them may come at once.")
+    asks: float | None = Field(None, gt=0, description="Of these, a second, POST /requests and /direct, which cost more.")
+    ask_burst: int = Field(200, ge=1, description="How many of them may come at once.")
+    anonymous: float | None = Field(None, gt=0, description="Requests a second, from one address, of who does not say who it is.")
+    failures: int | None = Field(
+        None, ge=1, description="How many logins may fail, by address and by username, before one waits."
+    )
+
+
+class ConnectionSettings(Section):
+    """What one connection may cost."""
+
+    all: int = Field(8192, ge=16, description="How many there may be; fewer where the system gives the broker fewer files.")
+    address: int = Field(
+        512, ge=1, description="How many from one address; this machine, and `proxies`, may have as many as there are."
+    )
+    head: Duration = Field(timedelta(seconds=15), description="How long the head of a request may take, and a TLS handshake.")
+    pause: Duration = Field(timedelta(seconds=15), description="How long nothing may come of a body that is not yet complete.")
+    body: Duration = Field(timedelta(minutes=2), description="How long a body may take in all.")
+    reply: Duration = Field(timedelta(minutes=1), description="How long a client may take to read what was buffered for it.")
+
+
+class CallbackSettings(Section):
+    """Whom requests may have told of events."""
+
+    allow: bool = Field(default=True, description="Whether requests may name addresses that are told of events.")
+    allow_http: bool = Field(default=False, description="Whether these may be http, not only https.")
+    allow_private: list[str] = Field(
+        default_factory=list,
+        description="Hosts, addresses or networks (10.0.0.0/8) that may be told although they are private.",
+    )
+    timeout: Duration = Field(timedelta(seconds=10), description="How long one of them may take to answer.")
+    longest_wait: Duration = Field(timedelta(hours=1), description="How long lies between two tries at most.")
+    at_once: int = Field(64, ge=1, le=100, description="How many of them are told something at the same time.")
 
 
 class LimitSettings(Section):
@@ -103,6 +143,34 @@ class LimitSettings(Section):
     body: int = Field(1 << 20, ge=1024, description="The largest body of a request, in bytes.")
     depth: int = Field(64, ge=8, description="How deep a document may be nested.")
     output: int = Field(10 << 20, ge=0, description="How much of a session's stdout, and of its stderr, is kept, in bytes.")
+    rate: RateSettings = Field(default_factory=RateSettings, description="How often one may ask.")
+    connections: ConnectionSettings = Field(default_factory=ConnectionSettings, description="What one connection may cost.")
+
+
+class TlsSettings(Section):
+    """With which certificate the broker speaks HTTPS."""
+
+    certificate: Path | None = Field(None, description="A PEM file: the broker's certificate, and those between it and the root.")
+    key: Path | None = Field(None, description="A PEM file: the certificate's private key, without a passphrase.")
+
+    @model_validator(mode="after")
+    def _both(self) -> "TlsSettings":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate and its key are needed, or neither")
+        return self
+
+
+class AuditSettings(Section):
+    """The log of who did what."""
+
+    log: Path | Literal["off"] | None = Field(None, description="A file; in the folder, audit.jsonl, where left out; or off.")
+    size: int = Field(10 << 20, ge=4096, description="How large a file gets, in bytes, before the next is begun.")
+    files: int = Field(10, ge=1, description="How many of them are kept.")
+
+    @field_validator("log", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # which is what YAML makes of it
 
 
 class Config(BaseSettings):
@@ -117,11 +185,17 @@ class Config(BaseSettings):
         None, description="The address of a PostgreSQL database, for several brokers; else the ledger is a file in the folder."
     )
     public_url: str | None = Field(None, description="The address under which clients reach the broker, where it is another one.")
+    proxies: list[IPv4Network | IPv6Network] = Field(
+        default_factory=list, description="Addresses, or networks, of proxies that tell truly on whose behalf they come."
+    )
+    tls: TlsSettings = Field(default_factory=TlsSettings, description="With which certificate the broker speaks HTTPS.")
+    audit: AuditSettings = Field(default_factory=AuditSettings, description="The log of who did what.")
     reply: Literal["body", "redirect"] = Field("body", description="Answer POST /requests and /direct with 200, or with 303.")
     media_type: Literal["json", "yaml"] = Field("json", description="What is spoken to clients that do not say what they read.")
     auth: AuthSettings = Field(default_factory=AuthSettings, description="Who may ask.")
     offers: OfferSettings = Field(default_factory=OfferSettings, description="What is offered.")
     data: DataSettings = Field(default_factory=DataSettings, description="What may be fetched.")
+    callbacks: CallbackSettings = Field(default_factory=CallbackSettings, description="Whom requests may have told of events.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="When what is old is deleted.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="What one request may cost.")
     platforms: list[SerializeAsAny[PlatformSettings]] = Field(
@@ -147,10 +221,9 @@ class Config(BaseSettings):
             raise ValueError(f"auth.mode: none is allowed on loopback only, not on {self.host}")
         if self.auth.mode == "accounts" and not self.auth.admin:
             raise ValueError("auth.mode: accounts needs `auth.admin`, who makes them: a username and a password of 8 characters")
-        if self.auth.mode != "accounts" and self.auth.admin:
-            raise ValueError(f"auth.admin means nothing where auth.mode is {self.auth.mode}: it needs accounts")
-        if self.auth.mode != "accounts" and self.auth.issuers:
-            raise ValueError(f"auth.issuers means nothing where auth.mode is {self.auth.mode}: it needs accounts")
+        if self.auth.mode != "accounts" and (self.auth.admin or self.auth.issuers):
+            key = "admin" if self.auth.admin else "issuers"
+            raise ValueError(f"auth.{key} means nothing where auth.mode is {self.auth.mode}: it needs accounts")
         issuers = [one.issuer for one in self.auth.issuers]
         if twice := {issuer for issuer in issuers if issuers.count(issuer) > 1}:
             raise ValueError(f"auth.issuers: {', '.join(sorted(twice))} is there twice")
@@ -173,23 +246,6 @@ def platform_settings(document: Any) -> PlatformSettings:
     if not isinstance(document, dict) or not isinstance(document.get("type"), str):
         raise ValueError("each platform needs a `name` and a `type`")
     return platform_class(document["type"]).Settings.model_validate(document)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def is_protected(url: str) -> bool:
-    """Whether what is said to this address is for nobody else to hear: https, or http that does not leave this machine."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        return False
-    return bool(host) and not parts.username and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
 def load(path: Path | None = None, **flags: Any) -> Config:

@@ -7,13 +7,17 @@ BrokerError                what a request is answered with; carries its HTTP sta
 ├─ Forbidden          403
 ├─ NotFound           404
 ├─ NotAcceptable      406
+├─ TooSlow            408  the body does not come
 ├─ Taken              409  there is such an account already
 ├─ IllegalMove        409  the session's phase does not allow it
 ├─ NoRoom             409  what comes after the session is not free
+├─ UnderWay           409  the same is being done already, `Retry-After`
 ├─ TooLarge           413
 ├─ UnsupportedMedia   415
 ├─ RangeNotSatisfiable 416
 ├─ Invalid            422  wrong types, or a missing `kind`; has a list of faults
+├─ KeyReused          422  an Idempotency-Key that belongs to another request
+├─ TooMany            429  more than anybody gets, or a login after too many that failed, `Retry-After`
 ├─ Busy               503  try again, `Retry-After`
 │  ├─ Interrupted     503  the database went away
 │  └─ IssuerAway      503  who has to vouch for a token cannot be asked
@@ -24,6 +28,7 @@ PlatformError              what a platform's verb may raise
 StartupError               the broker does not start; the message says what to do
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -65,6 +70,8 @@ class Unfit(BrokerError):
 class Unauthorized(BrokerError):
     status = 401
     title = "Who are you?"
+    guess = True
+    """Whether somebody may be guessing. Credentials that were good once, such as a token that has expired, are no guess."""
 
 
 class Forbidden(BrokerError):
@@ -92,6 +99,12 @@ class Taken(BrokerError):
     title = "There is such an account already"
 
 
+class TooSlow(BrokerError):
+    status = 408
+    title = "The body does not come"
+    headers = {"Connection": "close"}
+
+
 class IllegalMove(BrokerError):
     status = 409
     title = "The session's phase does not allow this"
@@ -100,6 +113,12 @@ class IllegalMove(BrokerError):
 class NoRoom(BrokerError):
     status = 409
     title = "There is no room for this"
+
+
+class UnderWay(BrokerError):
+    status = 409
+    title = "This is being done already"
+    headers = {"Retry-After": "1"}
 
 
 class TooLarge(BrokerError):
@@ -120,6 +139,21 @@ class RangeNotSatisfiable(BrokerError):
 class Invalid(BrokerError):
     status = 422
     title = "The document does not fit the schema"
+
+
+class KeyReused(BrokerError):
+    status = 422
+    title = "The Idempotency-Key belongs to another request"
+
+
+class TooMany(BrokerError):
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str, wait: float) -> None:
+        """`wait`: seconds after which it may be tried again."""
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(max(math.ceil(wait), 1))}
 
 
 class Busy(BrokerError):

@@ -50,7 +50,7 @@ class Metrics:
         self._requests = Counter(
             "execbroker_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
-        text = "Seconds until a request was answered; requests that were told to wait are left out."
+        text = "Seconds until a request was answered; requests that were told to wait, and streams, are left out."
         self._latency = Histogram(
             "execbroker_http_request_duration_seconds", text, ["method", "route"], buckets=LATENCY, registry=registry
         )
@@ -108,7 +108,7 @@ class Metrics:
             self._answers.labels(result)
 
     def requested(self, method: str, route: str, status: int, seconds: float | None) -> None:
-        """A request was answered, within `seconds` unless it was told to wait."""
+        """A request was answered, within `seconds` unless it was told to wait, or is a stream."""
         self._requests.labels(method, route, status).inc()
         if seconds is not None:
             self._latency.labels(method, route).observe(seconds)
@@ -205,7 +205,8 @@ class Measured:
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
             route = getattr(scope.get("route"), "path_format", "none")
-            seconds = None if b"wait=" in scope["query_string"] else time.perf_counter() - began
+            waits = b"wait=" in scope["query_string"] or route.endswith("/events")
+            seconds = None if waits else time.perf_counter() - began
             self._metrics.requested(method, route, status, seconds)
 
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from execbroker.app import create_app
-from execbroker.config import Config, load, platform_class
+from execbroker.config import AuthSettings, Config, load, platform_class
 from execbroker.model.phases import Phase
 from execbroker.web.dialect import dialect
 from execbroker.web.openapi import describe
@@ -57,9 +57,9 @@ def listed(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
             yield from listed(inner)
 
 
-@pytest.mark.parametrize(("key", "sentence"), sorted(set(listed(platform_class("fake").Settings))))
+@pytest.mark.parametrize(("key", "sentence"), sorted({*listed(platform_class("fake").Settings), *listed(AuthSettings)}))
 def test_every_setting_of_a_list_is_documented(key: str, sentence: str) -> None:
-    keys = f"`platforms[].pools.{key}`", f"`{key}`"
+    keys = f"`platforms[].pools.{key}`", f"`auth.admin.{key}`", f"`{key}`"
     rows = [line for line in DOCS["configuration.md"].splitlines() if line.startswith(tuple(f"| {name} |" for name in keys))]
     units = key == "units"  # one sentence, three defaults
     assert any(sentence in row for row in rows) or units, (key, sentence)

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -30,13 +30,18 @@ def packed(document: Any) -> bytes:
 
 
 class IssuerSite:
-    """Serves `keys`, and answers introspection with what `known` has of a token; `says` replaces the answer of a path."""
+    """Serves `keys`, and answers introspection with what `known` has of a token.
+
+    `says` replaces the answer of a path, `then` its answers one after the other; `forms` are those that were sent.
+    """
 
     def __init__(self) -> None:
         self.keys = public(RSA, EC)
         self.known: dict[str, dict[str, Any]] = {}
         self.says: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        self.then: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self.seen: Counter[str] = Counter()
+        self.forms: list[dict[str, str]] = []
         self.credentials: set[str] = set()
         self._open()
 
@@ -91,13 +96,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(documents.get(self.path, {"path": self.path}))
 
     def do_POST(self) -> None:
-        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        self.site.credentials.add(base64.b64decode(self.headers["Authorization"].partition(" ")[2]).decode())
-        self._answer(self.site.known.get(form["token"][0], {"active": False}))
+        form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        self.site.forms.append(form)
+        if credentials := self.headers.get("Authorization"):
+            self.site.credentials.add(base64.b64decode(credentials.partition(" ")[2]).decode())
+        self._answer(self.site.known.get(form.get("token", ""), {"active": False}))
 
     def _answer(self, document: dict[str, Any]) -> None:
         self.site.seen[self.path] += 1
         status, headers, content = self.site.says.get(self.path, (200, {}, json.dumps(document).encode()))
+        if left := self.site.then.get(self.path):
+            status, document = left.pop(0)
+            content = json.dumps(document).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)

@@ -6,16 +6,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from brokersite import Site
 from execbroker.config import Config, load
 from execbroker.errors import StartupError
-
-ADMIN = ("boss", "correct horse")
-AUTH = {"mode": "accounts", "admin": {"username": ADMIN[0], "password": ADMIN[1]}}
-ALICE = ("alice", "battery staple")
+from people import ADMIN, ALICE, AUTH, enrol
 
 
 def run(tmp_path: Path, work: Callable[[Site], Awaitable[None]], **auth: Any) -> None:
@@ -24,11 +20,6 @@ def run(tmp_path: Path, work: Callable[[Site], Awaitable[None]], **auth: Any) ->
             await work(site)
 
     asyncio.run(all_of_it())
-
-
-async def enrol(site: Site, who: tuple[str, str] = ALICE, **more: Any) -> httpx.Response:
-    account = {"username": who[0], "password": who[1], **more}
-    return await site.client.post("/admin/identities", json=account, auth=ADMIN)
 
 
 def test_an_account_from_the_first_day_to_the_last(tmp_path: Path) -> None:

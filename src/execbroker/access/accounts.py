@@ -41,8 +41,6 @@ class Accounts:
     The admin of the configuration has no row in the ledger.
     """
 
-    challenges: Collection[str] = ('Basic realm="execbroker", charset="UTF-8"',)
-
     def __init__(self, settings: AuthSettings, identities: Identities, clock: Clock) -> None:
         try:
             from argon2 import PasswordHasher
@@ -57,9 +55,8 @@ class Accounts:
         self._right: dict[bytes, float] = {}
         """What was right a short while ago, by a digest, so that not every request costs a hash; until when."""
 
-    async def recognise(self, scheme: str, credentials: str) -> Identity:
-        if scheme != "basic":
-            raise Unauthorized("This needs the header `Authorization: Basic …`, with a username and a password")
+    async def recognise(self, credentials: str) -> Identity:
+        """Who brings these, as HTTP Basic has them. Raises Unauthorized, Forbidden, Busy."""
         username, password = _basic(credentials)
         if hmac.compare_digest(username.encode(), self._admin.username.encode()):
             if hmac.compare_digest(password.encode(), self._admin.password.get_secret_value().encode()):

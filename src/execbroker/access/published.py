@@ -7,9 +7,10 @@ import structlog
 
 from execbroker.access.fetching import NoDocument, Web
 from execbroker.access.tokens import Key, Token, keys_of
-from execbroker.config import IssuerSettings, is_protected
+from execbroker.config import IssuerSettings
 from execbroker.errors import IssuerAway
 from execbroker.model.times import Clock
+from execbroker.places import is_protected
 
 WELL_KNOWN = "/.well-known/openid-configuration"
 PAUSE = 10  # seconds between two looks that did not help

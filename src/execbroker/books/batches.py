@@ -14,6 +14,7 @@ from execbroker.faults import reach
 from execbroker.ledger.database import PATIENCE
 from execbroker.ledger.journal import News
 from execbroker.ledger.ledger import Ledger
+from execbroker.ledger.replies import Repeated, keyed, take
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.times import Clock
 
@@ -96,7 +97,10 @@ class Batches:
         return self._queue.qsize()
 
     async def do(self, operation: Operation[T], *, ahead: bool = False, session: UUID | None = None) -> T:
-        """Do this in the next transaction. Raises Busy, and whatever the operation or the commit raises."""
+        """Do this in the next transaction, and once only where the request has a key. Raises Busy, Repeated, and whatever the
+        operation or the commit raises."""
+        if once := take():
+            operation, ahead = keyed(operation, once), False
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait(Waiting(operation, future, ahead, session, time.monotonic()))
@@ -219,7 +223,7 @@ async def _attempt(operation: Operation[T], transaction: Transaction, now: int) 
     """The operation's result; a refusal is its own, and leaves the others of the batch alone."""
     try:
         return await operation(transaction, now)
-    except (IllegalMove, NoRoom, NotFound) as refusal:
+    except (IllegalMove, NoRoom, NotFound, Repeated) as refusal:
         return refusal
 
 

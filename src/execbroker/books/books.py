@@ -113,7 +113,7 @@ class Books:
             over = self._caps.reasons_against(pieces, wanted.owner, self.holdings.offered)
             choices = [] if over else choices
             answer = answer_to(wanted, choices, now, over or ([] if choices else self._reasons(wanted, now)))
-            transaction.add_offerset(answer.offerset, answer.offers)
+            transaction.add_offerset(answer.offerset, answer.offers, answer.callbacks)
             if choices:
                 self.holdings.hold(transaction, answer.offerset.uuid, pieces, wanted.owner)
                 for expires in {offer.expires for offer in answer.offers}:
@@ -130,7 +130,7 @@ class Books:
             answer = answer_to(wanted, choices, now, [] if choices else self._reasons(wanted, now))
             row = answer.offers[0] if choices else session_of(answer.offerset, None, 0, now)
             row = replace(row, phase=Phase.ACCEPTED if choices else Phase.FAILED, due=now if choices else None)
-            transaction.add_offerset(answer.offerset, [row])
+            transaction.add_offerset(answer.offerset, [row], answer.callbacks)
             transaction.record(row.uuid, row.phase, now, *answer.messages)
             if row.slot:
                 self.holdings.hold(transaction, row.uuid, bookings_of(row.slot))

@@ -20,8 +20,10 @@ from execbroker.errors import StartupError
 
 if TYPE_CHECKING:
     from execbroker.config import Config
+    from execbroker.web.tls import Tls
 
 DRAIN = 3
+log = structlog.get_logger()
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- where such a broker is reached from here
 
 
@@ -35,51 +37,81 @@ def serve_until_stopped(config: "Config") -> None:
 
 
 async def _serve(config: "Config") -> None:
-    stop = asyncio.Event()
+    stop, renew = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end(number: int) -> None:
+        if stop.is_set():  # the second time; whatever is under way, the next start finds it as it is
+            os._exit(128 + number)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with listening(config) as url:
+        loop.add_signal_handler(number, end, number)
+    loop.add_signal_handler(signal.SIGHUP, renew.set)
+    _warn_of_clear_text(config)
+    async with listening(config, renew) as url:
         typer.echo(f"execbroker is listening on {url}")
         ways_in = {"token": f"Its token is in {config.folder / TOKEN}", "accounts": "Everybody has an account of their own"}
         typer.echo(ways_in.get(config.auth.mode, "No token is asked for"))
         await stop.wait()
 
 
-class _Server(uvicorn.Server):
-    """Without signal handlers of its own: whoever runs it says when to stop, and what has to be closed after it."""
+def _warn_of_clear_text(config: "Config") -> None:
+    from execbroker.places import is_loopback
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    secure = config.tls.certificate or (config.public_url or "").startswith("https:")
+    if not is_loopback(config.host) and not secure:
+        text = (
+            "Whoever listens on the network can read the credentials: set tls, or public_url to the address of a proxy with https"
+        )
+        log.warning("door.clear_text", host=config.host, hint=text)
 
 
 @asynccontextmanager
-async def listening(config: "Config") -> AsyncIterator[str]:
-    """A broker that answers at the address given, until the end of the block; what is under way is finished, briefly.
+async def listening(config: "Config", renew: asyncio.Event | None = None) -> AsyncIterator[str]:
+    """A broker that answers at the address given, until the end of the block; what is under way is finished, briefly. When
+    `renew` is set it reads its certificate again.
 
     Raises StartupError where the port or the data folder cannot be had.
     """
     from execbroker.app import create_app
+    from execbroker.web.connections import Server
+    from execbroker.web.tls import tls_of
 
+    tls = tls_of(config)
     try:
         app = create_app(config)
     except OSError as error:
         raise StartupError(f"The data folder {config.folder} cannot be used: {error.strerror}") from None
     with _bound(config.host, config.port) as listener:
-        url = _url(listener)
+        url = _url(listener, "https" if tls else "http")
         async with app.router.lifespan_context(app):
-            server = _Server(
-                uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN)
-            )
+            server = Server(app, config, listener, DRAIN, tls)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
+            renewing = asyncio.create_task(_renewing(renew or asyncio.Event(), tls, config.folder, url))
             try:
-                with _announced(config.folder, url):
+                with _announced(config.folder, url, tls):
                     yield url
             finally:
+                renewing.cancel()
                 app.state.parts.ledger.changes.close()
                 server.should_exit = True
                 await serving
+
+
+async def _renewing(renew: asyncio.Event, tls: "Tls | None", folder: Path, url: str) -> None:
+    while True:
+        await renew.wait()
+        renew.clear()
+        if tls is None:
+            continue
+        try:
+            await asyncio.to_thread(tls.renew)
+        except StartupError as error:
+            log.error("tls.not_renewed", error=str(error))
+        else:
+            _write_address(folder, url, tls)
+            log.info("tls.renewed")
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -97,28 +129,34 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
     host = _ANYWHERE.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @contextmanager
-def _announced(folder: Path, url: str) -> Iterator[None]:
+def _announced(folder: Path, url: str, tls: "Tls | None") -> Iterator[None]:
     """The file by which clients of this machine find the broker, there as long as it is."""
-    path = folder / ADDRESS
-    new = path.with_suffix(f".{secrets.token_hex(4)}")  # brokers in several containers have the same pid
-    with new.open("w") as file:
-        file.write(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    path = _write_address(folder, url, tls)
     try:
         yield
     finally:
         with suppress(OSError, ValueError):  # another broker of the same folder may have come after this one
             if json.loads(path.read_text())["pid"] == os.getpid():
                 path.unlink()
+
+
+def _write_address(folder: Path, url: str, tls: "Tls | None") -> Path:
+    """With the certificate, by which clients of this machine know the broker, whatever name is in it."""
+    path = folder / ADDRESS
+    new = path.with_suffix(f".{secrets.token_hex(4)}")  # brokers in several containers have the same pid
+    with new.open("w") as file:
+        file.write(json.dumps({"url": url, "pid": os.getpid()} | ({"certificate": tls.own} if tls else {})) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    return path
 
 
 def set_up_logs(stream: IO[str]) -> None:

@@ -31,6 +31,10 @@ _WHERE = {
         str | None, typer.Option("--url", help="The broker's address; else EXECBROKER_URL, else that of the data folder.")
     ],
     "data": DataFolder,
+    "ca": Annotated[
+        Path | None,
+        typer.Option("--ca", metavar="FILE", help="Certificates (PEM) to believe besides the usual ones; else EXECBROKER_CA."),
+    ],
 }
 _FORM = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print the answer as JSON, and nothing else.")],
@@ -53,13 +57,14 @@ class Visit:
     url: str | None = None
     folder: Path | None = None
     form: str | None = None
+    ca: Path | None = None
 
     @cached_property
     def client(self) -> "AsyncClient":
         from execbroker.client import AsyncClient
 
         try:
-            return AsyncClient(self.url, folder=self.folder)
+            return AsyncClient(self.url, folder=self.folder, ca=self.ca)
         except ValueError as error:
             raise Stop(str(error)) from None
 
@@ -113,7 +118,9 @@ def command(app: typer.Typer, work: Work, *, prints: bool = True, cls: type[Type
 
     def run(**given: Any) -> None:
         forms = {name: given.pop(f"as_{name}", False) for name in ("json", "yaml")}
-        visit = Visit(given.pop("url"), given.pop("data"), next((name for name, wanted in forms.items() if wanted), None))
+        visit = Visit(
+            given.pop("url"), given.pop("data"), next((name for name, wanted in forms.items() if wanted), None), given.pop("ca")
+        )
         for name, kind in bundles.items():
             given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
         raise typer.Exit(guarded(lambda: asyncio.run(visit.carry_out(work, given))))

@@ -33,8 +33,10 @@ def _stepwise(method: Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]) -
 class Client:
     """`AsyncClient` for those who do not `await`: scripts, and notebooks, whose own event loop it leaves alone."""
 
-    def __init__(self, url: str | None = None, token: str | None = None, folder: Path | None = None) -> None:
-        self._core = AsyncClient(url, token, folder)
+    def __init__(
+        self, url: str | None = None, token: str | None = None, folder: Path | None = None, ca: Path | None = None
+    ) -> None:
+        self._core = AsyncClient(url, token, folder, ca)
         self.url = self._core.url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="execbroker-client", daemon=True)
@@ -78,3 +80,4 @@ class Client:
     files = _blocking(AsyncClient.files)
     download = _blocking(AsyncClient.download)
     follow = _stepwise(AsyncClient.follow)
+    events = _stepwise(AsyncClient.events)

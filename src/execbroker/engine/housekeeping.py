@@ -7,6 +7,7 @@ import structlog
 from execbroker.books.books import Books
 from execbroker.config import RetentionSettings
 from execbroker.errors import BrokerError, Unreachable
+from execbroker.ledger import replies
 from execbroker.ledger.ledger import Ledger
 from execbroker.model.prices import Calendar, Tariff
 from execbroker.platforms.base import Platform, PlatformSettings
@@ -55,6 +56,7 @@ class Housekeeping:
                 await asyncio.to_thread(self._store.remove, uuid)
             await self._ledger.forget(old)
         await self._ledger.purge(before, now - int(self._retention.offersets.total_seconds()))
+        await replies.forget(self._ledger, now - int(self._retention.replies.total_seconds()))
 
 
 def kept_of(settings: PlatformSettings) -> Iterator[Kept]:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, and_, exists, func, literal, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, and_, func, literal, select, union_all
 
 from execbroker.ledger.checks import AMOUNTS, ENDED, Query
+from execbroker.ledger.events import arrival
 from execbroker.ledger.tables import bookings, capacities, events, sessions
 from execbroker.model.phases import Phase
 
@@ -34,7 +35,7 @@ def last_event() -> Query:
 
 def moves(after: int, last: int) -> Query:
     """How many sessions came to each phase by the events after `after`, until `last`."""
-    return select(events.c.phase, func.count().label("sessions")).where(_arrival(after, last)).group_by(events.c.phase)
+    return select(events.c.phase, func.count().label("sessions")).where(_between(after, last)).group_by(events.c.phase)
 
 
 def runs(after: int, last: int) -> Query:
@@ -45,15 +46,12 @@ def runs(after: int, last: int) -> Query:
     return (
         select(*columns, accepted.scalar_subquery().label("accepted"))
         .join(sessions, sessions.c.uuid == events.c.session)
-        .where(_arrival(after, last), events.c.phase.in_([Phase.RUNNING.value, *ENDED]), sessions.c.slot.is_not(None))
+        .where(_between(after, last), events.c.phase.in_([Phase.RUNNING.value, *ENDED]), sessions.c.slot.is_not(None))
     )
 
 
-def _arrival(after: int, last: int) -> ColumnElement[bool]:
-    """The first event of a session in a phase; others are more that was said while it was there."""
-    other = events.alias("other")
-    same = and_(other.c.session == events.c.session, other.c.phase == events.c.phase, other.c.seq < events.c.seq)
-    return and_(events.c.seq > after, events.c.seq <= last, ~exists().where(same))
+def _between(after: int, last: int) -> ColumnElement[bool]:
+    return and_(events.c.seq > after, events.c.seq <= last, arrival())
 
 
 def _sums(columns: Any) -> list[ColumnElement[int]]:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as Queued
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,13 +15,14 @@ from execbroker.ledger.changes import Changes
 from execbroker.ledger.database import PATIENCE, Database
 from execbroker.ledger.journal import FIRST, LATEST, Entry
 from execbroker.ledger.rows import BOOKED, OfferSetRow, SessionRow, read_booking, read_offerset, read_session
-from execbroker.ledger.tables import bookings, events, journal, measures, offersets, sessions
+from execbroker.ledger.tables import bookings, callbacks, events, forgotten, journal, measures, offersets, sessions
 from execbroker.ledger.transaction import Transaction
 from execbroker.model.phases import FINAL, Phase
 from execbroker.scheduling.timeline import Booking
 
 _RETRY = 0.1  # seconds
-_LEASES = select(sessions.c.lease).where(sessions.c.lease.is_not(None)).distinct()
+_LEASED = (sessions, callbacks)
+_LEASES = [select(table.c.lease).where(table.c.lease.is_not(None)).distinct() for table in _LEASED]
 _WITH_REQUEST = select(sessions, offersets.c.request).join(offersets, offersets.c.uuid == sessions.c.offerset)
 
 
@@ -57,6 +58,7 @@ class Ledger:
             try:
                 transaction.time, transaction.news, known = await self.database.begin(since, wanted)
                 transaction.learn(known)
+                transaction.alone = since is not None
                 yield transaction
                 transaction.ending = True
                 await self.database.commit(transaction.last())
@@ -85,8 +87,8 @@ class Ledger:
         except Queued as error:
             raise Busy("The database is too slow at the moment: too much waits to be read") from error
 
-    async def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-        """To read does no harm, so a database that goes away is waited for. Raises BrokerError."""
+    async def rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+        """What a query finds. To read does no harm, so a database that goes away is waited for. Raises BrokerError."""
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -99,21 +101,21 @@ class Ledger:
                 await asyncio.sleep(_RETRY)
 
     async def offerset(self, uuid: UUID) -> OfferSetRow | None:
-        rows = await self._rows(select(offersets).where(offersets.c.uuid == str(uuid)))
+        rows = await self.rows(select(offersets).where(offersets.c.uuid == str(uuid)))
         return read_offerset(rows[0]) if rows else None
 
     async def session(self, uuid: UUID) -> SessionRow | None:
-        rows = await self._rows(select(sessions).where(sessions.c.uuid == str(uuid)))
+        rows = await self.rows(select(sessions).where(sessions.c.uuid == str(uuid)))
         return read_session(rows[0]) if rows else None
 
     async def session_and_request(self, uuid: UUID) -> tuple[SessionRow, str] | None:
         """A session with the request it was offered for, a JSON text."""
-        rows = await self._rows(_WITH_REQUEST.where(sessions.c.uuid == str(uuid)))
+        rows = await self.rows(_WITH_REQUEST.where(sessions.c.uuid == str(uuid)))
         return (read_session(rows[0]), rows[0].request) if rows else None
 
     async def offers(self, offerset: UUID) -> list[SessionRow]:
         """The sessions of an offerset, in the order in which they were offered."""
-        rows = await self._rows(select(sessions).where(sessions.c.offerset == str(offerset)).order_by(sessions.c.rank))
+        rows = await self.rows(select(sessions).where(sessions.c.offerset == str(offerset)).order_by(sessions.c.rank))
         return [read_session(row) for row in rows]
 
     async def offersets(self, owner: str, phases: Iterable[Phase], after: int | None, limit: int) -> list[OfferSetRow]:
@@ -123,7 +125,7 @@ class Ledger:
             query = query.where(offersets.c.created > after)
         if wanted := [phase.value for phase in phases]:
             query = query.where(offersets.c.uuid.in_(select(sessions.c.offerset).where(sessions.c.phase.in_(wanted))))
-        return [read_offerset(row) for row in await self._rows(query)]
+        return [read_offerset(row) for row in await self.rows(query)]
 
     async def sessions(self, owner: str, phases: Iterable[Phase], after: int | None, limit: int) -> list[tuple[SessionRow, str]]:
         """With their requests: the newest first, `limit` at most, created after `after`, in any of `phases`."""
@@ -133,38 +135,38 @@ class Ledger:
             query = query.where(sessions.c.created > after)
         if wanted := [phase.value for phase in phases]:
             query = query.where(sessions.c.phase.in_(wanted))
-        return [(read_session(row), row.request) for row in await self._rows(query)]
+        return [(read_session(row), row.request) for row in await self.rows(query)]
 
     async def messages(self, session: UUID) -> list[str]:
         """The messages of a session, as JSON texts, oldest first."""
         query = select(events.c.message).where(events.c.session == str(session), events.c.message.is_not(None))
-        return [row.message for row in await self._rows(query.order_by(events.c.seq))]
+        return [row.message for row in await self.rows(query.order_by(events.c.seq))]
 
     async def written(self) -> Entry:
         """The last entry of the journal."""
-        rows = await self._rows(LATEST)
+        rows = await self.rows(LATEST)
         return Entry(*rows[0]) if rows else FIRST
 
     async def bookings(self) -> list[tuple[UUID, Booking]]:
         """Every booking, with its holder, an offerset or a session."""
         columns = (bookings.c[name] for name in ("holder", *BOOKED))
-        return [(UUID(holder), read_booking(*booked)) for holder, *booked in await self._rows(select(*columns))]
+        return [(UUID(holder), read_booking(*booked)) for holder, *booked in await self.rows(select(*columns))]
 
     async def open_offersets(self) -> list[tuple[UUID, str, int]]:
         """The offersets with offers that can still be accepted, their owners, and every time at which one of them expires."""
         query = select(sessions.c.offerset, sessions.c.owner, sessions.c.expires).where(sessions.c.phase == Phase.OFFERED.value)
-        return [(UUID(row.offerset), row.owner, row.expires) for row in await self._rows(query.distinct())]
+        return [(UUID(row.offerset), row.owner, row.expires) for row in await self.rows(query.distinct())]
 
     async def waiting(self) -> list[SessionRow]:
         """The accepted flexible sessions that nothing has been done for yet."""
         accepted = sessions.c.phase.in_((Phase.ACCEPTED.value, Phase.WAITING.value))
-        rows = await self._rows(select(sessions).where(accepted, sessions.c.slot.contains('"floor":')))
+        rows = await self.rows(select(sessions).where(accepted, sessions.c.slot.contains('"floor":')))
         return [read_session(row) for row in rows]
 
     async def next_due(self) -> int | None:
         """When the engine has something to do next."""
         wait = case((sessions.c.leased_until > sessions.c.due, sessions.c.leased_until), else_=sessions.c.due)
-        rows = await self._rows(select(func.min(wait)).where(sessions.c.due.is_not(None)))
+        rows = await self.rows(select(func.min(wait)).where(sessions.c.due.is_not(None)))
         due: int | None = rows[0][0]
         return due
 
@@ -186,11 +188,10 @@ class Ledger:
     async def break_leases(self) -> None:
         """End the leases of brokers that are no more, so that nobody has to wait for it."""
         async with self.write() as transaction:
-            tokens = {row.lease for row in await transaction.fetch(_LEASES)}
+            tokens = {row.lease for query in _LEASES for row in await transaction.fetch(query)}
             if dead := await self.database.dead(tokens):
-                await transaction.execute(
-                    update(sessions).where(sessions.c.lease.in_(dead)).values(leased_until=None, lease=None)
-                )
+                for table in _LEASED:
+                    await transaction.execute(update(table).where(table.c.lease.in_(dead)).values(leased_until=None, lease=None))
 
     async def recall(self, now: int) -> None:
         """After the clock went back: look at everything now, for what was due soon would be due late."""
@@ -204,13 +205,13 @@ class Ledger:
     async def measures(self) -> list[tuple[str, float, float]]:
         """What steps took, oldest first: what, seconds, amount."""
         query = select(measures.c.what, measures.c.seconds, measures.c.amount).order_by(measures.c.id.desc()).limit(10_000)
-        return [(row.what, row.seconds, row.amount) for row in reversed(await self._rows(query))]
+        return [(row.what, row.seconds, row.amount) for row in reversed(await self.rows(query))]
 
     async def old_sessions(self, before: int) -> list[UUID]:
         """Some of those that were taken, ended before `before` and hold nothing any more."""
         ended = [phase.value for phase in FINAL if phase not in (Phase.REJECTED, Phase.EXPIRED)]
         query = select(sessions.c.uuid).where(sessions.c.phase.in_(ended), sessions.c.modified < before, sessions.c.due.is_(None))
-        return [UUID(row.uuid) for row in await self._rows(query.limit(100))]
+        return [UUID(row.uuid) for row in await self.rows(query.limit(100))]
 
     async def forget(self, uuids: Iterable[UUID]) -> None:
         """Delete these sessions."""
@@ -225,6 +226,7 @@ class Ledger:
         async with self.write() as transaction:
             await _delete_sessions(transaction, and_(never, sessions.c.modified < unused_before))
             await transaction.grind(delete(offersets).where(offersets.c.modified < unused_before, offersets.c.uuid.not_in(kept)))
+            await transaction.grind(delete(callbacks).where(callbacks.c.offerset.not_in(select(offersets.c.uuid))))
             await transaction.grind(delete(measures).where(measures.c.time < before))
             last = select(func.max(journal.c.seq)).scalar_subquery()  # by which brokers know where they are
             old = select(func.max(journal.c.seq)).where(journal.c.time < unused_before).scalar_subquery()  # no gap after it
@@ -232,5 +234,17 @@ class Ledger:
 
 
 async def _delete_sessions(transaction: Transaction, which: ColumnElement[bool]) -> None:
-    await transaction.grind(delete(events).where(events.c.session.in_(select(sessions.c.uuid).where(which))))
+    """With their events, up to the last of which is written down for each owner.
+
+    Of the newest event the number stays: SQLite numbers after the highest that is there, and none must ever come again.
+    """
+    last = select(sessions.c.owner, func.max(events.c.seq)).join(events, events.c.session == sessions.c.uuid)
+    later = forgotten.alias()
+    superseded = select(later.c.id).where(later.c.owner == forgotten.c.owner, later.c.seq > forgotten.c.seq)
+    await transaction.grind(insert(forgotten).from_select(["owner", "seq"], last.where(which).group_by(sessions.c.owner)))
+    await transaction.grind(delete(forgotten).where(superseded.exists()))
+    of_these = events.c.session.in_(select(sessions.c.uuid).where(which))
+    old = events.c.seq < select(func.max(events.c.seq)).scalar_subquery()
+    await transaction.grind(delete(events).where(or_(of_these, events.c.session == ""), old))
+    await transaction.grind(update(events).where(of_these).values(session="", message=None, schedule=None))
     await transaction.grind(delete(sessions).where(which))

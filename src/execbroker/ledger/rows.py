@@ -64,6 +64,39 @@ class SessionRow:
     lease: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CallbackRow:
+    """Who is told of the events of an offerset's sessions: of all, or of the phases and sorts that `events` names.
+
+    `secret` is what every message is signed with. They were told of all until the event `position`; `tries` of the next one
+    have failed, the last because of `failure`, and the next is at `due`.
+    """
+
+    uuid: UUID
+    offerset: UUID
+    url: str
+    events: tuple[str, ...] | None
+    secret: str
+    position: int = 0
+    tries: int = 0
+    due: int | None = None
+    lease: str | None = None
+    failure: str | None = None
+    ended: str | None = None
+
+
+def callback_values(row: CallbackRow) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in _CALLBACK}
+    wanted = None if row.events is None else json.dumps(row.events)
+    return values | {"uuid": str(row.uuid), "offerset": str(row.offerset), "events": wanted}
+
+
+def read_callback(row: Any) -> CallbackRow:
+    values = {name: getattr(row, name) for name in _CALLBACK}
+    wanted = None if row.events is None else tuple(json.loads(row.events))
+    return CallbackRow(**values | {"uuid": UUID(row.uuid), "offerset": UUID(row.offerset), "events": wanted})
+
+
 def offerset_values(row: OfferSetRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _OFFERSET} | {"uuid": str(row.uuid)}
 
@@ -128,6 +161,13 @@ def slot_text(slot: Slot) -> str:
     return _DUMP(changed | {"shares": shares})
 
 
+def schedule_text(old: Slot | None, new: Slot | None) -> str | None:
+    """The times of `new`, where they are not those of `old`."""
+    if old is None or new is None or (old.start, old.end) == (new.start, new.end):
+        return None
+    return _DUMP({"start": new.start, "end": new.end})
+
+
 def read_slot(text: str) -> Slot:
     document = {name: _tuples(value) for name, value in json.loads(text).items()}
     return Slot(**{**document, "shares": tuple(Share(*share) for share in document["shares"])})
@@ -144,6 +184,7 @@ def state_text(state: State) -> str:
 
 
 BOOKED = ("platform", "node", "start", "end", "cores", "memory", "storage", "kind", "count")
+_CALLBACK = tuple(one.name for one in fields(CallbackRow))
 _OFFERSET = tuple(one.name for one in fields(OfferSetRow))
 _SLOT = {one.name: one.default for one in fields(Slot)}
 _SHARE = tuple(one.name for one in fields(Share))

@@ -5,7 +5,7 @@ from sqlalchemy.exc import DBAPIError
 from execbroker.errors import StartupError
 from execbroker.ledger.database import Database
 
-HEAD = "0004"
+HEAD = "0006"
 
 
 def prepare(database: Database) -> None:

@@ -85,7 +85,39 @@ events = Table(
     Column("time", BigInteger, nullable=False),
     Column("phase", String(12), nullable=False),
     Column("message", Text),
+    Column("schedule", Text),
     Index(None, "session"),
+)
+
+# Up to which number events of an owner have been deleted; the highest counts.
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("owner", String(255), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Index(None, "owner", "seq"),
+)
+
+# Who is told of the events of an offerset's sessions. `events` is a JSON list of what they want, all without it; `position` the
+# last event that they were told of, or that is not for them; `due` when there is something to tell them, or to try again.
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("offerset", String(36), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", Text),
+    Column("secret", String(64), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due", BigInteger),
+    Column("leased_until", BigInteger),
+    Column("lease", String(36)),
+    Column("failure", Text),
+    Column("ended", String(12)),
+    Index(None, "offerset"),
+    Index(None, "ended", "due"),
 )
 
 # One row for each transaction of a broker that shares its database with others, numbered without a gap; `writer` is a name of
@@ -122,4 +154,20 @@ measures = Table(
     Column("seconds", Float, nullable=False),
     Column("amount", Float, nullable=False),
     Column("time", BigInteger, nullable=False),
+)
+
+# What was answered under an Idempotency-Key: `made` is the uuid of what was made; the reply is there once it is known.
+replies = Table(
+    "replies",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("route", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("made", String(36)),
+    Column("status", Integer),
+    Column("headers", Text),
+    Column("body", Text),
+    Index(None, "created"),
 )

@@ -7,8 +7,19 @@ from uuid import UUID
 from sqlalchemy import Select, Table, Update, bindparam, delete, select, update
 
 from execbroker.ledger.database import Database, Last, Parameters, Result, Statement
-from execbroker.ledger.rows import OfferSetRow, SessionRow, offerset_values, read_session, session_values, slot_text, state_text
-from execbroker.ledger.tables import bookings, capacities, events, offersets, sessions
+from execbroker.ledger.rows import (
+    CallbackRow,
+    OfferSetRow,
+    SessionRow,
+    callback_values,
+    offerset_values,
+    read_session,
+    schedule_text,
+    session_values,
+    slot_text,
+    state_text,
+)
+from execbroker.ledger.tables import bookings, callbacks, capacities, events, offersets, sessions
 from execbroker.model.messages import MessageItem
 from execbroker.model.phases import Phase
 from execbroker.scheduling.amounts import Amounts
@@ -36,6 +47,8 @@ class Transaction:
         self.platforms: set[str] = set()
         self.due = False
         self.changed = False
+        self.alone = False
+        """Whether no other broker has such a one at the same time."""
         self.ending = False
         """Whether it is being committed: where that fails, nobody knows whether it was."""
 
@@ -51,7 +64,12 @@ class Transaction:
         self.due = False
 
     def last(self) -> Last:
-        """What was gathered, to be written as the last of it."""
+        """What was gathered, to be written as the last of it.
+
+        Events get their numbers there, and nobody else gives any until this is committed: so they are numbered in the order of
+        commits, and who has read up to one never finds an earlier one later.
+        """
+        assert self.alone or not self._inserts.get(events)
         inserts = [(table, rows) for table, rows in self._inserts.items() if rows]
         changes = [*self._moves, *self._later]
         self.changed |= bool(inserts or changes)
@@ -100,8 +118,9 @@ class Transaction:
         rows = await self.fetch(_ONE, {"of": str(uuid)})
         return read_session(rows[0]) if rows else None
 
-    def add_offerset(self, row: OfferSetRow, offers: Sequence[SessionRow]) -> None:
+    def add_offerset(self, row: OfferSetRow, offers: Sequence[SessionRow], told: Iterable[CallbackRow] = ()) -> None:
         self.insert(offersets, offerset_values(row))
+        self.insert(callbacks, *map(callback_values, told))
         self.due |= any(offer.due is not None for offer in offers)
         if values := [session_values(offer) for offer in offers]:
             self.insert(sessions, *values)
@@ -150,9 +169,9 @@ class Transaction:
         self.insert(capacities, *rows.values())
         return True
 
-    def record(self, session: UUID, phase: Phase, now: int, *messages: MessageItem) -> None:
-        """Add to the history of a session: that it came to `phase`, and what there is to say of it."""
-        moment = {"session": str(session), "time": now, "phase": phase.value}
+    def record(self, session: UUID, phase: Phase, now: int, *messages: MessageItem, schedule: str | None = None) -> None:
+        """Add to the history of a session: that it came to `phase`, its new times, and what there is to say of it."""
+        moment = {"session": str(session), "time": now, "phase": phase.value, "schedule": schedule}
         dated = [message.model_copy(update={"time": datetime.fromtimestamp(now, UTC)}) for message in messages]
         texts: list[str | None] = [message.model_dump_json(exclude_none=True) for message in dated]
         self.insert(events, *({**moment, "message": text} for text in texts or [None]))
@@ -162,6 +181,7 @@ class Transaction:
     ) -> bool:
         """Take the session from the phase of `row` to `to`: False, and nothing written, where it is no longer there or
         `token` is no longer its lease. `values` are further columns."""
+        schedule = schedule_text(row.slot, values.get("slot"))
         values = {name: _COLUMN_TEXT[name](value) if name in _COLUMN_TEXT and value else value for name, value in values.items()}
         where = {"of": str(row.uuid), "at": row.phase.value, **({} if token is None else {"leased": token})}
         changed = {f"to_{name}": value for name, value in (("phase", to.value), ("modified", now), *values.items())}
@@ -172,7 +192,7 @@ class Transaction:
         elif not await self.execute(moving, where | changed):
             return False
         if to is not row.phase or messages:
-            self.record(row.uuid, to, now, *messages)
+            self.record(row.uuid, to, now, *messages, schedule=schedule)
         self.touched |= {row.uuid, row.offerset}
         self.due |= (due := values.get("due")) is not None and due <= now
         return True

@@ -18,6 +18,24 @@ from execbroker.model.registry import Family, published
 from execbroker.model.times import DateTime, Duration, Instant, Interval
 
 
+class Callback(Wire):
+    """An extension: an address that is told of what happens to the sessions of a request; of all, or of what `events` names,
+    phases, `schedule` and `message`."""
+
+    url: str | None = None
+    events: list[str] | None = None
+
+
+class RegisteredCallback(Callback):
+    """As it is in replies to its owner: the `secret` that what is sent there is signed with, whether all was told (DONE) or the
+    address wants no more (GONE), and how often, and why, the next message could not be delivered."""
+
+    secret: str | None = None
+    status: Literal["OPEN", "DONE", "GONE"] | None = None
+    tries: int | None = None
+    failure: str | None = None
+
+
 class SimpleSessionConnector(Wire):
     """An address at which a session, or its output, is reached."""
 
@@ -59,7 +77,7 @@ SESSIONS = Family("session", AbstractExecutionSession, UnknownExecutionSession)
 @SESSIONS.register(published("session", "simple-execution-session"))
 class SimpleExecutionSession(AbstractExecutionSession):
     """Extensions: `platform`, where it is to run, by its name; `further_compute`, where the request had several; `objective`,
-    what an offer is best in, where it was asked."""
+    what an offer is best in, where it was asked; `callbacks`, where the request had any."""
 
     phase: Phase | None = None
     expires: DateTime | None = None
@@ -71,6 +89,7 @@ class SimpleExecutionSession(AbstractExecutionSession):
     connectors: list[SimpleSessionConnector] | None = None
     objective: str | None = None
     platform: str | None = None
+    callbacks: list[RegisteredCallback] | None = None
 
 
 @SESSIONS.register(published("session", "scheduled-execution-session"))
@@ -100,7 +119,8 @@ class ExecutionRequest(Wire):
     """When, where and how can I run this? All but the executable has a default.
 
     `compute` may be a list: the first is the published field, the others are the extension `further_compute`. The extension
-    `objectives` says what the offers are to be best in, `platforms` where it is to run, by their names; anywhere without it.
+    `objectives` says what the offers are to be best in, `platforms` where it is to run, by their names; anywhere without it;
+    `callbacks` who is told of what happens.
     """
 
     executable: Executable | None = None
@@ -113,6 +133,7 @@ class ExecutionRequest(Wire):
     metrics: list[Metric] | None = None
     objectives: list[str] | None = None
     platforms: list[str] | None = None
+    callbacks: list[Callback] | None = None
     _as_list: bool = PrivateAttr(False)
 
     @property
@@ -140,10 +161,12 @@ class ExecutionRequest(Wire):
 
 
 class OfferSetResponse(AbstractComponent):
-    """YES with offers, best first, or NO with every reason among `meta.messages`."""
+    """YES with offers, best first, or NO with every reason among `meta.messages`. The extension `callbacks` is there where the
+    request had any."""
 
     KIND = published("offerset", "execution-offerset")
 
     result: Literal["YES", "NO"] | None = None
     description: str | None = None
     offers: list[Session] | None = None
+    callbacks: list[RegisteredCallback] | None = None

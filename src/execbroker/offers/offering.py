@@ -4,10 +4,11 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from execbroker.ledger.rows import OfferSetRow, SessionRow
+from execbroker.ledger.rows import CallbackRow, OfferSetRow, SessionRow
 from execbroker.model.messages import MessageItem
 from execbroker.model.phases import Phase
 from execbroker.model.waist import Slot
+from execbroker.offers.calling import rows_of
 from execbroker.offers.quoting import quote_text
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.objectives import Choice
@@ -24,6 +25,7 @@ class Answer:
     offerset: OfferSetRow
     offers: tuple[SessionRow, ...]
     messages: tuple[MessageItem, ...]
+    callbacks: tuple[CallbackRow, ...] = ()
 
 
 def answer_to(wanted: Wanted, choices: list[Choice], now: int, reasons: list[MessageItem]) -> Answer:
@@ -42,7 +44,8 @@ def answer_to(wanted: Wanted, choices: list[Choice], now: int, reasons: list[Mes
         session_of(offerset, _promised(wanted, choice.slot), rank, now, quote_of(wanted, choice))
         for rank, choice in enumerate(choices)
     )
-    return Answer(offerset, offers, messages)
+    callbacks = tuple(rows_of(wanted.plan.request.callbacks or (), offerset.uuid)) if offers else ()
+    return Answer(offerset, offers, messages, callbacks)
 
 
 def session_of(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int, quote: str | None = None) -> SessionRow:

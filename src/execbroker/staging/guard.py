@@ -124,9 +124,10 @@ def is_public(address: Address) -> bool:
 
 
 class Guard:
-    """Decides which hosts may be reached: public ones, and those that the setting `data.allow_private` names."""
+    """Decides which hosts may be reached: public ones, and those that a setting names, `data.allow_private` or another."""
 
-    def __init__(self, allow_private: Iterable[str]) -> None:
+    def __init__(self, allow_private: Iterable[str], setting: str = "data.allow_private") -> None:
+        self._setting = setting
         self._names: set[str] = set()
         self._networks: list[IPv4Network | IPv6Network] = []
         for entry in allow_private:
@@ -134,7 +135,7 @@ class Guard:
                 self._networks.append(ip_network(entry.strip("[]"), strict=False))
             except ValueError:
                 if "/" in entry or ":" in entry:
-                    why = f"data.allow_private: {entry!r} is not a host, an address or a network such as 10.0.0.0/8"
+                    why = f"{setting}: {entry!r} is not a host, an address or a network such as 10.0.0.0/8"
                     raise StartupError(why) from None
                 self._names.add(entry.lower().rstrip("."))
 
@@ -144,7 +145,7 @@ class Guard:
         if literal:
             self._check_address(url.host, literal)
         elif re.search(r"(^|\.)localhost$", url.host) and not self._allows_localhost(url.host):
-            raise Forbidden(f"{url.host} is this machine; data.allow_private does not name it")
+            raise Forbidden(f"{url.host} is this machine; {self._setting} does not name it")
 
     async def addresses(self, url: Url) -> list[Address]:
         """The addresses of a host, every one of them allowed. Raises Forbidden; Interrupted where the name is not known."""
@@ -161,7 +162,7 @@ class Guard:
     def _check_address(self, host: str, address: Address) -> None:
         if host not in self._names and not is_public(address) and not self._allows(address):
             whose = f"{host} is" if as_address(host) else f"{host} has the address {address}:"
-            raise Forbidden(f"{whose} a private address; data.allow_private does not name it")
+            raise Forbidden(f"{whose} a private address; {self._setting} does not name it")
 
     def _allows_localhost(self, host: str) -> bool:
         return host in self._names or any(self._allows(address) for address in _LOOPBACK)

@@ -1,27 +1,24 @@
-import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from execbroker import __version__
 from execbroker.model.messages import MessageItem, reason
 from execbroker.staging.base import DataSettings, Fetcher, Forbidden, Found, Interrupted, Missing, Stream
-from execbroker.staging.guard import Guard, Url, read_url, shown
+from execbroker.staging.guard import Guard, read_url, shown
+from execbroker.staging.pinned import Pinned, text_of
 
 if TYPE_CHECKING:
-    from httpx import AsyncClient, Response
+    from httpx import Response
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
 CREDENTIALS = (401, 403, 407)
 PASSING = (202, 408, 425, 429)
-CONNECT_SECONDS = 5
-READ_SECONDS = 30
 # Bytes are wanted as they are: sizes, ranges and checksums speak of them.
 HEADERS = {"User-Agent": f"execbroker/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -34,8 +31,7 @@ class HttpFetcher(Fetcher):
     def __init__(self, settings: DataSettings) -> None:
         super().__init__(settings)
         self._guard = Guard(settings.allow_private)
-        self._client: AsyncClient | None = None
-        self._opening = asyncio.Lock()
+        self._pinned = Pinned(self._guard)
 
     def reasons_against(self, url: str, path: str) -> list[MessageItem]:
         try:
@@ -67,9 +63,7 @@ class HttpFetcher(Fetcher):
             yield stream
 
     async def close(self) -> None:
-        if self._client:
-            await self._client.aclose()
-            self._client = None
+        await self._pinned.close()
 
     @asynccontextmanager
     async def _reply(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator["Response"]:
@@ -83,14 +77,14 @@ class HttpFetcher(Fetcher):
             await reply.aclose()
 
     async def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> "Response":
-        reply = await self._send(method, read_url(url), headers)
+        reply = await self._pinned.send(method, read_url(url), headers)
         for _ in range(MOST_REDIRECTS):
             if reply.status_code not in REDIRECTS:
                 return reply
             await reply.aclose()
             try:
                 url = urljoin(url, reply.headers.get("Location", ""))
-                reply = await self._send(method, read_url(url), headers)
+                reply = await self._pinned.send(method, read_url(url), headers)
             except ValueError as error:
                 raise Missing(f"it redirects to what is not a URL ({error})") from error
             except Forbidden as error:
@@ -99,50 +93,6 @@ class HttpFetcher(Fetcher):
             await reply.aclose()
             raise Missing(f"it redirects more than {MOST_REDIRECTS} times")
         return reply
-
-    async def _send(self, method: str, url: Url, headers: Mapping[str, str]) -> "Response":
-        import httpx
-
-        client = await self._opened()
-        failure: Exception | None = None
-        for address in await self._guard.addresses(url):
-            try:
-                request = client.build_request(
-                    method, url.at(address), headers={**headers, "Host": url.authority}, extensions={"sni_hostname": url.host}
-                )
-                return await client.send(request, stream=True)
-            except httpx.InvalidURL as error:
-                raise Forbidden(f"it is not a URL ({error})") from error
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                failure = error
-            except httpx.TransportError as error:
-                raise Interrupted(_text(error)) from error
-        raise Interrupted(f"no connection to {url.authority} ({_text(failure)})") from failure
-
-    async def _opened(self) -> "AsyncClient":
-        async with self._opening:
-            if self._client is None:
-                self._client = await asyncio.to_thread(_new_client)
-            return self._client
-
-
-def _new_client() -> "AsyncClient":
-    import httpx
-
-    # The system's certificates count as well as the bundled ones, for sites with an authority of their own.
-    context = httpx.create_ssl_context(trust_env=False)
-    context.load_default_certs()
-    return httpx.AsyncClient(
-        verify=context,
-        trust_env=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
-        # URLs name addresses here: a connection kept for one host would be taken for another at the same address,
-        # and its certificate was never checked against that one's name.
-        limits=httpx.Limits(max_keepalive_connections=0),
-        # What one session was told is not repeated in another's name.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    )
 
 
 def _check_status(reply: "Response") -> None:
@@ -206,10 +156,6 @@ def _date(text: str) -> datetime | None:
     return moment if moment.tzinfo else None
 
 
-def _text(error: Exception | None) -> str:
-    return (str(error) if error else "") or type(error).__name__
-
-
 async def _bytes(reply: "Response") -> AsyncGenerator[bytes, None]:
     import httpx
 
@@ -217,4 +163,4 @@ async def _bytes(reply: "Response") -> AsyncGenerator[bytes, None]:
         async for chunk in reply.aiter_raw():
             yield chunk
     except httpx.TransportError as error:
-        raise Interrupted(f"the connection broke ({_text(error)})") from error
+        raise Interrupted(f"the connection broke ({text_of(error)})") from error

@@ -1,3 +1,4 @@
+import asyncio
 import hmac
 import json
 import os
@@ -13,11 +14,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from execbroker.errors import BrokerError, Forbidden, Unauthorized
+from execbroker.errors import BrokerError, Forbidden, TooMany, Unauthorized
 from execbroker.model.identities import ANYONE, HOLDER, Identity
 from execbroker.web.problems import problem
+from execbroker.web.throttle import Throttle, caller_at, name_in
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1", "[::1]"}
+_PENALTY = 0.2  # seconds; who is told to wait and does not costs little
 
 
 def read_token(folder: Path) -> str:
@@ -73,12 +76,18 @@ class TokenGuard:
 
 class Door:
     """Finds out who comes, under a name that is ours: a page elsewhere must not reach a broker on loopback by pointing its own
-    name here (DNS rebinding) or by sending forms to it. Who does not say who they are is let to the routes of `open` alone."""
+    name here (DNS rebinding) or by sending forms to it. Who does not say who they are is let to the routes of `open` alone.
+    Nobody may come too often, or guess: see `Throttle`."""
 
     def __init__(
-        self, app: ASGIApp, guard: Callable[[], Guard], hosts: set[str] | None, open: Collection[BaseRoute] = ()
+        self,
+        app: ASGIApp,
+        guard: Callable[[], Guard],
+        hosts: set[str] | None,
+        throttle: Throttle,
+        open: Collection[BaseRoute] = (),
     ) -> None:
-        self._app, self._guard, self._open = app, guard, open
+        self._app, self._guard, self._open, self._throttle = app, guard, open, throttle
         self._hosts = None if hosts is None else hosts | _LOOPBACK
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +98,10 @@ class Door:
         try:
             self._check_names(headers)
             who = await self._recognise(scope, headers)
+            self._throttle.admit(who, _address(scope), scope["method"], scope["path"])
         except BrokerError as error:
+            if isinstance(error, TooMany):
+                await asyncio.sleep(_PENALTY)
             response = Response(json.dumps(problem(error)), error.status, error.headers, "application/problem+json")
             if isinstance(error, Unauthorized):
                 for challenge in self._guard().challenges:
@@ -108,11 +120,24 @@ class Door:
             raise Forbidden(f"Pages of {origin} may not use this broker")
 
     async def _recognise(self, scope: Scope, headers: Headers) -> Identity:
-        guard = self._guard()
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if not scheme and any(route.matches(scope)[0] is Match.FULL for route in self._open):
             return ANYONE
-        return await guard.recognise(scheme.lower(), credentials.strip())
+        return await self._log_in(scope, scheme.lower(), credentials.strip())
+
+    async def _log_in(self, scope: Scope, scheme: str, credentials: str) -> Identity:
+        """Raises Unauthorized, TooMany, Busy."""
+        address = _address(scope)
+        if not scheme:
+            self._throttle.anonymous(address)
+            return await self._guard().recognise(scheme, credentials)
+        name = name_in(scheme, credentials)
+        try:
+            with self._throttle.login(address, name):
+                return await self._guard().recognise(scheme, credentials)
+        except Unauthorized:
+            scope.setdefault("audit", {})["login"] = name if scheme == "basic" else scheme[:16]
+            raise
 
 
 def _telling(who: Identity, send: Send) -> Send:
@@ -127,6 +152,10 @@ def _telling(who: Identity, send: Send) -> Send:
         await send(message)
 
     return telling
+
+
+def _address(scope: Scope) -> str:
+    return caller_at(scope["client"][0]) if scope["client"] else ""
 
 
 def _host(url: str) -> str:

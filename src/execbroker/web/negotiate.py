@@ -7,11 +7,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from execbroker.codecs import CODECS, Codec, depth_of
 from execbroker.config import Config
-from execbroker.errors import Fault, Invalid, NotAcceptable, TooLarge, Unreadable, UnsupportedMedia
+from execbroker.errors import Fault, Invalid, NotAcceptable, Unreadable, UnsupportedMedia
 from execbroker.model.registry import TAG
+from execbroker.web.bodies import LARGE, Crowd, body_of
 
 T = TypeVar("T")
-LARGE = 1 << 16  # bytes; a YAML document of a megabyte takes a second or two to read, in which others must be answered
 
 _BY_NAME = {name: codec for codec in CODECS for name in (codec.media_type, *codec.aliases)}
 _NAMES = ", ".join(codec.media_type for codec in CODECS)
@@ -65,21 +65,27 @@ def _specific(codec: Codec, media_range: str) -> int | None:
 
 
 async def read_body(request: Request) -> Any:
-    """The body as plain data, in the codec of its `Content-Type`. Raises UnsupportedMedia, TooLarge, Unreadable."""
+    """The body as plain data, in the codec of its `Content-Type`; read once.
+
+    Raises UnsupportedMedia, TooLarge, TooSlow, Busy, Unreadable.
+    """
+    if not hasattr(request.state, "document"):
+        request.state.document = await _read(request, request.app.state.crowd)
+    return request.state.document
+
+
+async def _read(request: Request, crowd: Crowd) -> Any:
     config: Config = request.app.state.config
     name = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     codec = _BY_NAME.get(name or f"application/{config.media_type}")
     if codec is None:
         raise UnsupportedMedia(f"{name!r} is not read here; what is: {_NAMES}")
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMedia("Compressed bodies are not read here; send it as it is")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > config.limits.body:
-            raise TooLarge(f"The body is larger than {config.limits.body} bytes")
-    content = bytes(body)
-    document = codec.decode(content) if len(content) < LARGE else await asyncio.to_thread(codec.decode, content)
+    async with body_of(request, crowd) as content:
+        if len(content) < LARGE:
+            document = codec.decode(content)
+        else:
+            async with crowd.turn:
+                document = await asyncio.to_thread(codec.decode, content)
     if depth_of(document) > config.limits.depth:
         raise Unreadable(f"The document is nested deeper than {config.limits.depth} levels")
     return document

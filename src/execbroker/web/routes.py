@@ -15,13 +15,15 @@ from execbroker.codecs import Codec
 from execbroker.errors import Fault, Forbidden, Invalid, RangeNotSatisfiable
 from execbroker.kinds.listing import kinds_spoken
 from execbroker.model.identities import Identity
-from execbroker.model.options import AbstractUpdate, Update
+from execbroker.model.options import AbstractUpdate, EnumValueUpdate, Update
 from execbroker.model.phases import Phase
 from execbroker.model.sessions import ExecutionRequest
 from execbroker.model.times import format_instant, parse_instant
 from execbroker.rendering import Renderer, moment
 from execbroker.store import Stream
 from execbroker.web.negotiate import read_as, read_body, reply, reply_codec
+from execbroker.web.once import OnceRoute, once
+from execbroker.web.trail import tell
 
 
 class _Anything(PathConvertor):
@@ -31,7 +33,7 @@ class _Anything(PathConvertor):
 
 
 register_url_convertor("anything", _Anything())
-router = APIRouter()
+router = APIRouter(route_class=OnceRoute)
 open_to_all = APIRouter()
 """Routes for those who have not said who they are, too."""
 faces = APIRouter()
@@ -72,21 +74,38 @@ After = Annotated[str | None, Query(description="Only what was created after thi
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many, the newest first.")]
 
 
+async def show_offerset(request: Request, uuid: UUID) -> Response:
+    return await offerset(uuid, await desk(request), await renderer(request), await identity(request), await reply_codec(request))
+
+
+async def show_session(request: Request, uuid: UUID) -> Response:
+    return await session(uuid, await desk(request), await renderer(request), await identity(request), await reply_codec(request))
+
+
+async def show_direct(request: Request, uuid: UUID) -> Response:
+    found = await (await desk(request)).session(uuid, await identity(request), await renderer(request))
+    return reply(await reply_codec(request), found, 400 if found.phase is Phase.FAILED else 200)
+
+
 @router.post("/requests", operation_id="ExecutionRequest")
+@once(made=lambda answer: answer.offerset.uuid, show=show_offerset)
 async def ask(request: Request, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     """When, where and how can I run this?"""
     found = await broker.ask(read_as(REQUEST, body), who, draw)
     assert found.meta is not None
+    tell(request, action="ask", uuid=found.meta.uuid)
     if wants_redirect(request):
         return Response(status_code=303, headers={"Location": found.meta.url or ""})
     return reply(codec, found)
 
 
 @router.post("/direct", operation_id="DirectExecution")
+@once(made=lambda answer: answer.offers[0].uuid, show=show_direct)
 async def direct(request: Request, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     """Run this as soon as possible, without offers."""
     found = await broker.direct(read_as(REQUEST, body), who, draw)
     assert found.meta is not None
+    tell(request, action="direct", uuid=found.meta.uuid)
     if found.phase is Phase.FAILED:
         return reply(codec, found, 400)
     if wants_redirect(request):
@@ -145,9 +164,12 @@ async def session(
 
 
 @router.post("/sessions/{uuid}", operation_id="SessionUpdate")
-async def update(uuid: UUID, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
+@once(made=lambda row: row.uuid, show=show_session)
+async def update(request: Request, uuid: UUID, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     """Accept, reject or cancel."""
-    return reply(codec, await broker.update(uuid, read_as(UPDATE, body), who, draw))
+    change = read_as(UPDATE, body)
+    tell(request, action=action_of(change))
+    return reply(codec, await broker.update(uuid, change, who, draw))
 
 
 @faces.get("/components/{uuid}", operation_id="ComponentSelect")
@@ -241,6 +263,13 @@ async def metrics(request: Request, who: Who) -> Response:
         raise Forbidden("The figures are the admin's")
     content, media_type = await request.app.state.metrics.scrape(request.headers.get("accept", ""))
     return Response(content, headers={"Content-Type": media_type})
+
+
+def action_of(change: AbstractUpdate) -> str:
+    """What the audit log calls it."""
+    if isinstance(change, EnumValueUpdate):
+        return {"ACCEPTED": "accept", "REJECTED": "reject", "CANCELLED": "cancel"}.get(change.value.upper(), "update")
+    return "extend"
 
 
 def _entry(base: str, entry: Any) -> dict[str, Any]:
