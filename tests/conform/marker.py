@@ -61,7 +61,7 @@ def tidy(*_: object) -> None:
 
 
 signal.signal(signal.SIGTERM, tidy)
-told = {"ports": [own.getsockname()[1], hidden.getsockname()[1]], "udp": udp.getsockname()[1], "shm": key, "ring": ring > 0}
+told = {"ports": [own.getsockname()[1], hidden.getsockname()[1]], "udp": [udp.getsockname()[1]], "shm": key, "ring": ring > 0}
 Path("marks", "draft").write_text(json.dumps(told))
 Path("marks", "draft").rename("marks/told")
 while True:

@@ -75,7 +75,7 @@ def reached(port: int, kind: int, address: str, device: bytes) -> bool:
             door.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, device)
         door.connect((address, port))
         door.send(b"hello")
-        return mark.encode() in door.recv(1000)
+        return kind == socket.SOCK_STREAM or mark.encode() in door.recv(1000)
     return False
 
 
@@ -89,7 +89,7 @@ WAYS = {
     "socket file": lambda: unix(told["home"], "door"),
     "abstract socket": lambda: unix("/", f"\0{mark}"),
     "TCP": lambda: internet(told["ports"], socket.SOCK_STREAM),
-    "UDP": lambda: internet([told["udp"]], socket.SOCK_DGRAM),
+    "UDP": lambda: internet(told["udp"], socket.SOCK_DGRAM),
     "list of local sockets": lambda: has("/proc/net/unix"),
     "list of TCP sockets": lambda: any(has("/proc/net/tcp", f"0100007F:{port:04X} 00000000:0000 0A") for port in told["ports"]),
     "shared memory": lambda: has(f"/dev/shm/{mark}"),

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
-from sites import Site, ended, lack, need, released, status, until, whole
+from sites import Site, ended, released, status, until, whole
 
 from execbroker.errors import StartupError
 from execbroker.model.waist import Job, Port, Status
@@ -25,6 +25,7 @@ from execbroker.platforms.base import Platform
 from execbroker.platforms.network import own_addresses
 from execbroker.platforms.supervisor.processes import marked
 from execbroker.platforms.supervisor.resources import is_taken
+from lacking import lack, need
 
 HERE = Path(__file__).parent
 MARKER, SPY = (HERE / "marker.py").read_text(), (HERE / "spy.py").read_text()

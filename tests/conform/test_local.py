@@ -15,7 +15,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from sites import LocalSite, Site, ended, lack, released, status, until, whole
+from sites import LocalSite, Site, ended, released, status, until, whole
 
 from execbroker.errors import PlatformFailure, StartupError
 from execbroker.model.times import Clock
@@ -23,6 +23,7 @@ from execbroker.model.waist import Job, Launch, Mount, Port, Status
 from execbroker.platforms.base import Platform
 from execbroker.platforms.sandbox import find_bubblewrap
 from execbroker.platforms.supervisor.processes import identity, marked
+from lacking import lack
 
 SPIN = """
 import os, time
