@@ -190,7 +190,8 @@ def _try(folder: Path, version: int, resources: tuple[str, ...]) -> Hierarchy | 
     except (OSError, subprocess.SubprocessError):
         return None
     finally:
-        found.remove(trial)
+        with contextlib.suppress(OSError):  # another user's, where not even that may be asked
+            found.remove(trial)
     with contextlib.suppress(OSError):  # the reserve: when all want the processors, the rest of the machine goes first
         _write(parent / ("cpu.shares" if version == 1 else "cpu.weight"), 512 if version == 1 else 50)
     return found if usable else None
