@@ -44,7 +44,7 @@ from execbroker.web.bodies import Crowd
 from execbroker.web.dialect import dialect, dialect_faces
 from execbroker.web.events import streams
 from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
-from execbroker.web.outside import Application
+from execbroker.web.outside import Application, check_prefix
 from execbroker.web.problems import add_problems
 from execbroker.web.routes import faces, open_to_all, router
 from execbroker.web.throttle import Throttle
@@ -117,12 +117,17 @@ def load_fetchers(config: Config) -> list[Fetcher]:
 
 
 def load_platforms(config: Config, clock: Clock, stager: Stager) -> dict[str, Platform]:
+    """Raises StartupError where several users would share a platform that does not keep them apart."""
+    several = config.auth.mode not in {"none", "token"}
     found: dict[str, Platform] = {}
     for settings in config.platforms:
+        cls = platform_class(settings.type)
+        if several and not cls.isolating:
+            why = f"platforms of type {settings.type} do not keep sessions of several users apart"
+            raise StartupError(f"platform {settings.name}: {why}, so it cannot be used with auth.mode: {config.auth.mode}")
         folder = config.folder / "platforms" / settings.name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        context = Context(folder, clock, stager, (config.folder.resolve(),))
-        found[settings.name] = platform_class(settings.type)(settings, context)
+        found[settings.name] = cls(settings, Context(folder, clock, stager, (config.folder.resolve(),), several))
     return found
 
 
@@ -250,6 +255,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     add_problems(app)
     for routes in (open_to_all, streams, router, faces, admin, dialect, dialect_faces):
         app.include_router(routes)
+        check_prefix(config, routes.routes)
     try:
         config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         app.state.guard = _guard(config)
@@ -265,7 +271,6 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     )
     app.add_middleware(Audited)
     app.add_middleware(Measured, metrics=app.state.metrics)
-    app.middleware_stack = app.build_middleware_stack()  # now, as it may find something wrong in the configuration
     return app
 
 

@@ -1,17 +1,18 @@
 import asyncio
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import SITES, Site, lack
+from sites import SITES, Site, lack, need
 
 
 @pytest.fixture(params=SITES)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """One platform after the other; to add one, add it to `SITES`."""
+    if request.param == "local-apart":
+        need("bubblewrap", "slirp4netns", "nftables")
     yield from _clean(SITES[request.param](tmp_path))
 
 
@@ -27,9 +28,15 @@ def unboxed(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def boxed(local: Site) -> Site:
-    if not shutil.which("bwrap"):
-        lack("bubblewrap is missing: apt install bubblewrap")
+    need("bubblewrap")
     return local.having(isolation="bubblewrap")
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[Site]:
+    """A machine that several users share."""
+    need("bubblewrap", "slirp4netns", "nftables")
+    yield from _clean(SITES["local-apart"](tmp_path))
 
 
 def _clean(site: Site) -> Iterator[Site]:

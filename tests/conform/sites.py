@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -34,6 +35,8 @@ class Site:
     settings: dict[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     jobs: list[Job] = field(default_factory=list)
+    several: bool = False
+    """Whether several users share the broker."""
 
     def having(self, **settings: Any) -> "Site":
         return replace(self, settings={**self.settings, **settings})
@@ -47,7 +50,7 @@ class Site:
 
     def open(self, cls: type[Platform], **settings: Any) -> Platform:
         stager = Stager({}, DataSettings(), Rates(), self.clock)
-        context = Context(self.root / "broker" / "platform", self.clock, stager, hidden=(self.root / "broker",))
+        context = Context(self.root / "broker" / "platform", self.clock, stager, (self.root / "broker",), self.several)
         return cls(cls.Settings(**{"name": "here", **settings, **self.settings}), context)
 
     def platform(self) -> Platform:
@@ -107,6 +110,7 @@ class FakeSite(Site):
 SITES: dict[str, Callable[[Path], Site]] = {
     "fake": lambda root: FakeSite(root, {}),
     "local": lambda root: LocalSite(root, {"isolation": "auto"}),
+    "local-apart": lambda root: LocalSite(root, several=True),
     "local-unboxed": lambda root: LocalSite(root, {"isolation": "none"}),
 }
 
@@ -140,6 +144,13 @@ async def whole(platform: Platform, job: Job, stream: Any = "stdout") -> bytes:
     while piece := await platform.output(job, stream, len(read)):
         read += piece
     return read
+
+
+def need(*packages: str) -> None:
+    programs = {"bubblewrap": "bwrap", "nftables": "nft"}
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    if missing := [name for name in packages if not shutil.which(programs.get(name, name), path=path)]:
+        lack(f"{' '.join(missing)} cannot be found: apt install {' '.join(missing)}")
 
 
 def lack(what: str) -> None:

@@ -62,6 +62,7 @@ FIRST = {
 ADDED = {
     "bookings": {"kind": None, "count": 0},
     "sessions": {"quote": None, "slot": SHARED},
+    "events": {"schedule": None},
 }
 
 

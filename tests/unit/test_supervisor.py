@@ -46,6 +46,7 @@ class Session:
             "environment": {"PATH": os.defpath, "EXECBROKER_SESSION": self.name},
             "ports": [],
             "sandbox": None,
+            "network": None,
             "groups": [],
             "supervisors": [],
             "oom": None,

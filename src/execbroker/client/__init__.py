@@ -2,7 +2,8 @@
 
 from execbroker.client.changes import Change, changed, counter_offers
 from execbroker.client.core import AsyncClient, File
+from execbroker.client.events import Event
 from execbroker.client.problems import ClientError, NoAnswer
 from execbroker.client.sync import Client
 
-__all__ = ["AsyncClient", "Change", "Client", "ClientError", "File", "NoAnswer", "changed", "counter_offers"]
+__all__ = ["AsyncClient", "Change", "Client", "ClientError", "Event", "File", "NoAnswer", "changed", "counter_offers"]

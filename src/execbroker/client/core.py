@@ -2,7 +2,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -15,6 +15,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from execbroker.client.discovery import find_broker, trust
+from execbroker.client.events import Event, read_events
 from execbroker.client.keeping import Kept
 from execbroker.client.logins import Logins
 from execbroker.client.problems import ClientError, NoAnswer
@@ -29,6 +30,10 @@ M = TypeVar("M", bound=BaseModel)
 
 PATIENCE = 30.0
 LONG_POLL = 50.0
+SILENCE = 40.0
+"""Seconds for which a stream may say nothing; the broker says at least that there is nothing new."""
+AGAIN = 1.0  # seconds
+STREAM = "text/event-stream"
 BLOCK = 1 << 20
 DURATION = "schedule.available.duration"
 _AGAIN = {502, 503, 504}
@@ -185,6 +190,47 @@ class AsyncClient:
                 return
             known = session.phase
 
+    async def events(
+        self, uuid: UUID | str | None = None, after: int | None = None, patience: float = 120
+    ) -> AsyncGenerator[Event, None]:
+        """What happens: to one session, from its beginning to its end, or to all that is the caller's, from now on; with `after`
+        what comes after the event of that number.
+
+        A broker that is away is waited for, `patience` seconds at most, and nothing is lost or told twice.
+        """
+        path, silent = f"/sessions/{uuid}/events" if uuid else "/events", 0.0
+        while True:
+            try:
+                async with aclosing(self._events(path, after)) as events:
+                    async for event in events:
+                        after, silent = after if event.number is None else event.number, 0.0
+                        if event.over:
+                            return
+                        if event.sort not in ("", "end"):
+                            yield event
+            except ClientError as error:
+                if not _passing(error) or silent >= patience:
+                    raise
+            silent += AGAIN
+            await asyncio.sleep(AGAIN)
+
+    async def _events(self, path: str, after: int | None) -> AsyncGenerator[Event, None]:
+        """One stream, until it breaks off."""
+        known = {} if after is None else {"Last-Event-ID": str(after)}
+        timeout = httpx.Timeout(PATIENCE, read=SILENCE)
+        try:
+            async with self._http.stream("GET", path, headers={"Accept": STREAM, **known}, timeout=timeout) as response:
+                if response.is_error:
+                    raise ClientError.read(response.status_code, await response.aread())
+                if response.status_code == 204:
+                    yield Event("end", data={"reason": "final"})
+                async for event in read_events(response.aiter_lines()):
+                    yield event
+        except httpx.TransportError as error:
+            raise self._no_answer(error) from error
+        except (ValueError, TypeError) as error:
+            raise _no_broker(response, error) from None
+
     async def _get(self, path: str, patience: float = 0, **query: Any) -> httpx.Response:
         return await self._call("GET", path, params=query, timeout=PATIENCE + patience)
 
@@ -209,11 +255,14 @@ async def _patiently(ask: Callable[[], Awaitable[T]], patience: float) -> T:
         try:
             return await ask()
         except ClientError as error:
-            passing = isinstance(error, NoAnswer) or error.status in _AGAIN
-            if not passing or time.monotonic() + delay > deadline:
+            if not _passing(error) or time.monotonic() + delay > deadline:
                 raise
         await asyncio.sleep(delay)
         delay = min(2 * delay, 5)
+
+
+def _passing(error: ClientError) -> bool:
+    return isinstance(error, NoAnswer) or error.status in _AGAIN
 
 
 def _known(**query: Any) -> dict[str, Any]:

@@ -80,3 +80,4 @@ class Client:
     files = _blocking(AsyncClient.files)
     download = _blocking(AsyncClient.download)
     follow = _stepwise(AsyncClient.follow)
+    events = _stepwise(AsyncClient.events)

@@ -16,7 +16,6 @@ from execbroker.books.books import Books
 from execbroker.config import CallbackSettings
 from execbroker.errors import BrokerError
 from execbroker.ledger import callbacks
-from execbroker.ledger.changes import ANYTHING
 from execbroker.ledger.events import Event, Events
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import CallbackRow
@@ -83,7 +82,7 @@ class Callbacks:
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
-            changed = self._ledger.changes.watch(ANYTHING)
+            changed = self._ledger.changes.watch_all()
             due: int | None = None
             try:
                 await self._turn()

@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 import structlog
 
 from execbroker.errors import BrokerError
-from execbroker.ledger.changes import ANYTHING
 from execbroker.ledger.events import Event, Events, Page
 from execbroker.ledger.ledger import Ledger
 
@@ -87,7 +86,7 @@ class Feed:
 
     async def _run(self) -> None:
         while True:
-            changed = self._changes.watch(ANYTHING)
+            changed = self._changes.watch_all()
             try:
                 more = await self._pass_on()
             except BrokerError as error:

@@ -211,7 +211,6 @@ class Ledger:
         """Some of those that were taken, ended before `before` and hold nothing any more."""
         ended = [phase.value for phase in FINAL if phase not in (Phase.REJECTED, Phase.EXPIRED)]
         query = select(sessions.c.uuid).where(sessions.c.phase.in_(ended), sessions.c.modified < before, sessions.c.due.is_(None))
-        query = query.where(_NOT_THE_LAST)
         return [UUID(row.uuid) for row in await self.rows(query.limit(100))]
 
     async def forget(self, uuids: Iterable[UUID]) -> None:
@@ -225,7 +224,7 @@ class Ledger:
         never = sessions.c.phase.in_([Phase.REJECTED.value, Phase.EXPIRED.value])
         kept = select(sessions.c.offerset)
         async with self.write() as transaction:
-            await _delete_sessions(transaction, and_(never, sessions.c.modified < unused_before, _NOT_THE_LAST))
+            await _delete_sessions(transaction, and_(never, sessions.c.modified < unused_before))
             await transaction.grind(delete(offersets).where(offersets.c.modified < unused_before, offersets.c.uuid.not_in(kept)))
             await transaction.grind(delete(callbacks).where(callbacks.c.offerset.not_in(select(offersets.c.uuid))))
             await transaction.grind(delete(measures).where(measures.c.time < before))
@@ -235,16 +234,17 @@ class Ledger:
 
 
 async def _delete_sessions(transaction: Transaction, which: ColumnElement[bool]) -> None:
-    """With their events, up to the last of which is written down for each owner."""
+    """With their events, up to the last of which is written down for each owner.
+
+    Of the newest event the number stays: SQLite numbers after the highest that is there, and none must ever come again.
+    """
     last = select(sessions.c.owner, func.max(events.c.seq)).join(events, events.c.session == sessions.c.uuid)
     later = forgotten.alias()
     superseded = select(later.c.id).where(later.c.owner == forgotten.c.owner, later.c.seq > forgotten.c.seq)
     await transaction.grind(insert(forgotten).from_select(["owner", "seq"], last.where(which).group_by(sessions.c.owner)))
     await transaction.grind(delete(forgotten).where(superseded.exists()))
-    await transaction.grind(delete(events).where(events.c.session.in_(select(sessions.c.uuid).where(which))))
+    of_these = events.c.session.in_(select(sessions.c.uuid).where(which))
+    old = events.c.seq < select(func.max(events.c.seq)).scalar_subquery()
+    await transaction.grind(delete(events).where(or_(of_these, events.c.session == ""), old))
+    await transaction.grind(update(events).where(of_these).values(session="", message=None, schedule=None))
     await transaction.grind(delete(sessions).where(which))
-
-
-# SQLite numbers after the highest that is there, and a number must never come again: so the last event stays.
-_NEWEST = select(events.c.session).order_by(events.c.seq.desc()).limit(1).scalar_subquery()
-_NOT_THE_LAST = sessions.c.uuid.is_distinct_from(_NEWEST)

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, delete, select, update
 
 from execbroker.errors import BrokerError, IllegalMove, NoRoom, NotFound
+from execbroker.faults import reach
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.tables import replies
 from execbroker.ledger.transaction import Transaction
@@ -90,6 +91,7 @@ def keyed(operation: Callable[[Transaction, int], Awaitable[Any]], once: Once) -
             keep(transaction, once, now, reply=once.refused(refusal))
             raise
         keep(transaction, once, now, made=once.made(answer))
+        reach("once.writing")
         return answer
 
     return operate

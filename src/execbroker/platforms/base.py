@@ -98,6 +98,8 @@ class Context:
     stager: Stager
     hidden: tuple[Path, ...] = ()
     """Folders that no session may see: the broker's data."""
+    several: bool = False
+    """Whether several users share the broker: then a session of one must see no file, process or socket of another's."""
 
 
 class Platform(ABC):
@@ -114,6 +116,8 @@ class Platform(ABC):
     """Whether one session can have several nodes."""
     extendable: ClassVar[bool] = False
     """Whether a session that runs can be made longer."""
+    isolating: ClassVar[bool] = False
+    """Whether it keeps sessions of several users apart; where that takes what may be missing, `capacity` raises StartupError."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings: Any = settings

@@ -199,8 +199,7 @@ class Installer:
         await on_disk(os.makedirs, variables["PIP_CACHE_DIR"], 0o700, exist_ok=True)
         own = {"PATH": os.defpath, "HOME": str(Path.home()), "TMPDIR": self._tmpdir(), "LC_ALL": "C.UTF-8"}
         process = await asyncio.create_subprocess_exec(
-            *self._boxed(variables),
-            *command,
+            *self._boxed(variables, command),
             env=own | variables,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -222,9 +221,10 @@ class Installer:
     def _tmpdir(self) -> str:
         return "/tmp" if self.sandbox else str(self.tmp)  # noqa: S108 -- that is self.tmp, seen from inside
 
-    def _boxed(self, variables: dict[str, str]) -> list[str]:
+    def _boxed(self, variables: dict[str, str], command: tuple[str, ...]) -> list[str]:
         if not self.sandbox:
-            return []
+            return [*command]
         named = (word for value in variables.values() for word in value.split() if word.startswith("/"))
         settings = (str(path) for text in _PIP_SETTINGS if (path := Path(text).expanduser()).exists())
-        return self.sandbox.workshop([self.folder, Path(variables["PIP_CACHE_DIR"])], self.tmp, [*named, *settings])
+        words = self.sandbox.workshop([self.folder, Path(variables["PIP_CACHE_DIR"])], self.tmp, [*named, *settings])
+        return self.sandbox.running([*words, *command])

@@ -44,7 +44,7 @@ class Fake(Platform):
     """
 
     Settings: ClassVar[type[PlatformSettings]] = FakeSettings
-    several_nodes = extendable = True
+    several_nodes = extendable = isolating = True
 
     def __init__(self, settings: FakeSettings, context: Context) -> None:
         super().__init__(settings, context)

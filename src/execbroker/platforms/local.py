@@ -21,6 +21,7 @@ from execbroker.platforms.connectors import Connectors
 from execbroker.platforms.environments import RATE, Environment, Environments, normalised
 from execbroker.platforms.machine import this_machine
 from execbroker.platforms.means import LocalSettings, Means, find_means
+from execbroker.platforms.network import SUPERVISOR
 from execbroker.platforms.sandbox import HOME
 from execbroker.platforms.supervisor.folder import is_locked, last_line, take_lock, write_whole
 from execbroker.platforms.supervisor.processes import MARKER, boottime, kill_all, signal_exactly
@@ -31,7 +32,6 @@ CHUNK = 2**20
 USUAL_INSTALLATION = 60
 START_PATIENCE = 10
 
-_SUPERVISOR = Path(__file__).parent / "supervisor"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -42,7 +42,7 @@ class Local(Platform):
     """
 
     Settings: ClassVar[type[PlatformSettings]] = LocalSettings
-    extendable = True
+    extendable = isolating = True
 
     def __init__(self, settings: LocalSettings, context: Context) -> None:
         super().__init__(settings, context)
@@ -58,7 +58,7 @@ class Local(Platform):
     async def capacity(self) -> Capacity:
         """The nodes of the settings, or this machine as it was when first asked: what sessions use since then is booked.
 
-        Raises StartupError where bubblewrap is wanted and does not work.
+        Raises StartupError where bubblewrap is wanted, or needed for several users, and does not work.
         """
         means = await self._find_means()
         if not self._machine:
@@ -124,7 +124,7 @@ class Local(Platform):
             write_whole(run / "launch.json", json.dumps(self._launch(job, means)))
             with (run / "supervisor.log").open("ab") as log:
                 subprocess.run(  # noqa: S603 -- our own program
-                    [sys.executable, "-I", "-S", str(_SUPERVISOR), str(job.folder)],
+                    [sys.executable, "-I", "-S", str(SUPERVISOR), str(job.folder)],
                     env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -151,6 +151,7 @@ class Local(Platform):
             "environment": self._variables(job, environment, boxed=sandbox is not None),
             "ports": [{"env": port.env, "address_env": port.address_env} for port in job.launch.ports],
             "sandbox": sandbox,
+            "network": means.network and means.network.told(),
             "groups": [str(group) for group in confinement.make(str(job.uuid), job.cores, job.memory)],
             "supervisors": [str(group) for group in confinement.supervisors],
             "oom": str(memory.oom_counter(str(job.uuid))) if memory else None,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from execbroker.platforms.network import Network
+
 HOME = "/home/session"
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -46,17 +48,18 @@ class Bubblewrap:
     """bubblewrap (https://github.com/containers/bubblewrap) as it works on this machine.
 
     A program in it sees the system's programs and libraries, the Python it runs on and its own session, and nothing else
-    of the disk; no process but its own; the network as it is. `user` says whether it also gets a user namespace, in
-    which it is nobody special even where the broker is root.
+    of the disk; no process but its own; the network as it is, or one of its own. `user` says whether it also gets a user
+    namespace, in which it is nobody special even where the broker is root.
     """
 
     program: str
     user: bool
     hidden: tuple[Path, ...] = ()
+    network: Network | None = None
 
     def session(self, run: Path, home: Path, environment: Path, mounts: Iterable[tuple[Path, str, bool]]) -> list[str]:
         """The command, up to its settings and the program's, that runs in `home`; of each mount what, where, and if read-only."""
-        words = [*self._base(run / "tmp"), *self._users(run), "--ro-bind", str(environment), str(environment)]
+        words = [*self._base(run / "tmp"), *self._users(run), *self._names(run), "--ro-bind", str(environment), str(environment)]
         words += ["--bind", str(home), HOME]
         for source, path, readonly in mounts:
             target = path if path.startswith("/") else f"{HOME}/{path}"
@@ -65,16 +68,21 @@ class Bubblewrap:
 
     def workshop(self, folders: Iterable[Path], tmp: Path, readable: Iterable[str]) -> list[str]:
         """The command that runs an installer, which may write to `folders` alone."""
-        words = self._base(tmp)
+        words = [*self._base(tmp), *self._names(tmp)]
         for path in readable:
             words += ["--ro-bind-try", path, path]
         for folder in folders:
             words += ["--bind", str(folder), str(folder)]
         return [*words, "--"]
 
+    def running(self, words: list[str]) -> list[str]:
+        """The whole command, of `session` or `workshop` and a program, where nobody else sees to its network."""
+        return self.network.around(words) if self.network else words
+
     def _base(self, tmp: Path) -> list[str]:
         namespaces = (*(("--unshare-user", "--uid", "1000", "--gid", "1000") if self.user else ()), *_NAMESPACES)
-        words = [self.program, *namespaces, *_CAREFUL, *_system(), "--dev", "/dev", "--bind", str(tmp), "/tmp"]  # noqa: S108
+        apart = ("--unshare-net",) if self.network else ()
+        words = [self.program, *namespaces, *apart, *_CAREFUL, *_system(), "--dev", "/dev", "--bind", str(tmp), "/tmp"]  # noqa: S108
         words += ["--symlink", "/tmp", "/var/tmp", "--dir", "/run"]  # noqa: S108 -- the session's own
         for folder in python_folders():
             words += ["--ro-bind", str(folder), str(folder)]
@@ -93,6 +101,11 @@ class Bubblewrap:
         return words
 
 
+    def _names(self, folder: Path) -> list[str]:
+        """Where names are resolved; the link that /etc/resolv.conf often is may lead to where nothing is seen."""
+        return ["--ro-bind", str(self.network.resolver(folder)), "/etc/resolv.conf"] if self.network else []
+
+
 def _system() -> list[str]:
     """The system's own files. /proc/sys is bound, for what root owns there root may write, without any capability."""
     words = ["--ro-bind", "/usr", "/usr"]
@@ -109,14 +122,17 @@ def _system() -> list[str]:
     return words
 
 
-def find_bubblewrap(trial: Path, hidden: tuple[Path, ...]) -> tuple[Bubblewrap | None, str]:
-    """What bubblewrap can do here, by running this Python in it; and why it cannot, where that fails."""
+def find_bubblewrap(
+    trial: Path, hidden: tuple[Path, ...], networks: Iterable[Network | None] = (None,)
+) -> tuple[Bubblewrap | None, str]:
+    """What bubblewrap can do here, by running this Python in it, with the first of these networks that works; and why it cannot,
+    where that fails."""
     program = shutil.which("bwrap")
     if not program:
-        return None, "the program bwrap is not installed"
+        return None, "the program bwrap is not installed; install bubblewrap"
     why = ""
-    for user in (True, False):
-        found = Bubblewrap(program, user, hidden)
+    for network, user in product(networks, (True, False)):
+        found = Bubblewrap(program, user, hidden, network)
         why = _try(found, trial)
         if not why:
             return found, ""
@@ -126,9 +142,9 @@ def find_bubblewrap(trial: Path, hidden: tuple[Path, ...]) -> tuple[Bubblewrap |
 def _try(found: Bubblewrap, trial: Path) -> str:
     for name in ("run/tmp", "home", "environment"):
         (trial / name).mkdir(parents=True, exist_ok=True)
-    command = [*found.session(trial / "run", trial / "home", trial / "environment", ()), "--", str(base_python()), "-c", "1"]
+    words = [*found.session(trial / "run", trial / "home", trial / "environment", ()), "--", str(base_python()), "-c", "1"]
     try:
-        done = subprocess.run(command, capture_output=True, env=dict[str, str](), timeout=30, check=False)  # noqa: S603
+        done = subprocess.run(found.running(words), capture_output=True, env=dict[str, str](), timeout=30, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return done.stderr.decode(errors="replace").strip()[-300:] or "it says nothing" if done.returncode else ""

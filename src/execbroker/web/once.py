@@ -12,11 +12,13 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from execbroker.errors import BrokerError, Fault, Invalid, KeyReused, UnderWay
+from execbroker.faults import reach
 from execbroker.ledger import replies
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.replies import ONCE, Once, Record, Repeated, Reply
 from execbroker.web.negotiate import read_body, reply, reply_codec
 from execbroker.web.problems import problem
+from execbroker.web.trail import tell
 
 F = TypeVar("F", bound=Callable[..., Any])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -83,8 +85,10 @@ async def _answer(request: Request, call: Once, again: Again, handle: Handler) -
         except Repeated as repeated:
             record = repeated.record
         else:
+            reach("once.done")
             if call.written:
                 await _settle(ledger, call, response)
+            reach("once.settled")
             return response
         finally:
             ONCE.reset(token)
@@ -109,6 +113,7 @@ async def _replayed(request: Request, again: Again, record: Record) -> Response:
         assert record.made is not None
         response = await again.show(request, record.made)
     response.headers["Idempotency-Replayed"] = "true"
+    tell(request, action="replay", uuid=record.made)
     return response
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
@@ -32,18 +33,21 @@ class Application(FastAPI):
     """With what is outside of everything, so that replies to what nobody expected are as all others are."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Outside(super().build_middleware_stack(), self.state.config, [getattr(one, "path", "") for one in self.routes])
+        return Outside(super().build_middleware_stack(), self.state.config)
+
+
+def check_prefix(config: Config, routes: Iterable[BaseRoute]) -> None:
+    """Raises StartupError where `public_url` has a path that begins as one of the routes does."""
+    first = urlsplit(config.public_url or "").path.split("/")[1:2]
+    if first and first[0] in {str(getattr(route, "path", "/")).split("/")[1] for route in routes} - {""}:
+        raise StartupError(f"public_url: the broker has addresses of its own that begin with /{first[0]}; choose another path")
 
 
 class Outside:
-    """Raises StartupError where `public_url` has a path that begins as one of the routes."""
-
-    def __init__(self, app: ASGIApp, config: Config, routes: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, config: Config) -> None:
         self._app, self._proxies = app, config.proxies
         public = urlsplit(config.public_url or "")
         self._prefix = public.path.rstrip("/")
-        if self._prefix and self._prefix.split("/")[1] in {route.split("/")[1] for route in routes if route}:
-            raise StartupError(f"public_url: a path that begins with {self._prefix!r} is one of the broker's own; choose another")
         secure = public.scheme == "https" or config.tls.certificate is not None
         self._headers = SAFE | (_HSTS if secure else {})
 
@@ -55,7 +59,7 @@ class Outside:
         name = headers.get(REQUEST_ID, "")
         name = name if _SANE.fullmatch(name) else uuid4().hex
         self._strip(scope)
-        if scope["client"]:
+        if self._proxies and scope["client"]:
             scope["client"] = (behind(scope["client"][0], headers, self._proxies), 0)
         scope.setdefault("state", {})["request_id"] = name
 

@@ -173,7 +173,7 @@ def _rate(rate: float | None, burst: int, now: Now) -> Rate | None:
 
 
 def _take(rate: Rate | None, caller: str, what: str) -> None:
-    if rate and (wait := rate.take(caller)):
+    if rate is not None and (wait := rate.take(caller)):
         raise TooMany(f"Too many {what}: the next may come in {wait:.1f} s", wait)
 
 

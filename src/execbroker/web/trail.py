@@ -96,7 +96,7 @@ class Trail:
 
     def _shift(self) -> None:
         names = [self._path, *(self._path.with_name(f"{self._path.name}.{number}") for number in range(1, self._files))]
-        names[-1].unlink()
+        names[-1].unlink(missing_ok=True)
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
             if newer.exists():
                 newer.replace(older)
@@ -143,7 +143,6 @@ def _line(scope: Scope, status: int) -> dict[str, Any]:
     state, said = scope.get("state", {}), scope.get("audit", {})
     who = state.get("identity", ANYONE)
     route = scope.get("route")
-    uuid = said.get("uuid") or scope.get("path_params", {}).get("uuid")
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "owner": who.owner or None,
@@ -153,8 +152,15 @@ def _line(scope: Scope, status: int) -> dict[str, Any]:
         "method": scope["method"][:16],
         "route": getattr(route, "path_format", None),
         "action": said.get("action"),
-        "uuid": str(uuid) if isinstance(uuid, UUID) else None,
+        "uuid": _uuid(said.get("uuid") or scope.get("path_params", {}).get("uuid")),
         "status": status,
         "request": state.get("request_id"),
     }
     return {name: value for name, value in line.items() if value is not None}
+
+
+def _uuid(found: Any) -> str | None:
+    try:
+        return str(UUID(str(found)))
+    except ValueError:
+        return None

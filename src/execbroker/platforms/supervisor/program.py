@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import network
 from .folder import STATUS_SIZE, last_line, reserve_status, take_lock, write_whole
 from .processes import MARKER, boottime, children, identity, kill_all
 from .resources import Output, free_ports, is_taken, oom_kills, take_cpus
@@ -19,6 +20,8 @@ from .resources import Output, free_ports, is_taken, oom_kills, take_cpus
 PORT_TRIES = 5
 PORT_PATIENCE = 60  # seconds within which a program that cannot have its port gives up
 LOOK = 5  # seconds; a sleeping machine stops the timers of poll(2), so the deadline is looked at from time to time
+
+_CUT_OFF = "its network was lost before it ended: what it listened on was no longer reached, nor anything outside"
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -36,6 +39,11 @@ class Supervisor:
         self.on_time_limit = self.asked = False
         self.kill_at: float | None = None
         self.report = b""
+        self.door: network.Door | None = None
+        self.gateway: subprocess.Popen[bytes] | None = None
+        self.listeners: list[socket.socket] = []
+        self.network_fault: str | None = None
+        self.cut_off = False
         self.cpus: list[int] = []
         self.selector = selectors.DefaultSelector()
         self._listen()
@@ -59,7 +67,7 @@ class Supervisor:
     def supervise(self) -> dict[str, Any]:
         """Run the program; what became of it."""
         for _ in range(PORT_TRIES):
-            ports = free_ports(len(self.launch["ports"]))
+            ports = self._ports()
             write_whole(self.run / "ports", json.dumps(ports))
             began = time.monotonic()
             try:
@@ -70,7 +78,17 @@ class Supervisor:
                 break
         return self._conclude()
 
+    def _ports(self) -> list[int]:
+        """In a network of its own every port is free for the program; outside, those of its gateway are taken beforehand."""
+        count = len(self.launch["ports"])
+        if not self.launch["network"]:
+            return free_ports(count)
+        self.listeners = network.take_ports(count)
+        return [each.getsockname()[1] for each in self.listeners]
+
     def _wants_other_ports(self, ports: list[int], took: float) -> bool:
+        if self.launch["network"]:
+            return False
         failed = bool(self.ended) and not self.kill_at and took < PORT_PATIENCE
         return failed and any(is_taken(port) for port in ports)
 
@@ -79,6 +97,8 @@ class Supervisor:
         self.child = self._spawn(ports)
         while self.ended is None:
             self._step()
+            if self.door:
+                self._open_door()
         self.child.returncode = self.ended
         kill_all(self.launch["session"], self.launch["groups"], below=os.getpid())
         self._drain()
@@ -119,18 +139,39 @@ class Supervisor:
         """The command within bubblewrap. Its options travel in a file, for other users can read a command line, and the
         program's environment among them, for bubblewrap must not be ruled by the client's variables itself."""
         tells = self._pipe(self._hear)
+        passed = [tells]
+        options = ["--json-status-fd", str(tells)]
+        if self.launch["network"]:
+            self.door = network.Door()
+            passed += self.door.passed
+            options += self.door.options
         settings = [word for name, value in environment.items() for word in ("--setenv", name, value)]
-        words = [*self.launch["sandbox"][1:], "--json-status-fd", str(tells), *settings]
+        words = [*self.launch["sandbox"][1:], *options, *settings]
         if any("\0" in word for word in words):
             raise ValueError("the environment has a NUL character in it")
         arguments = os.memfd_create("arguments")
         os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in words))
         os.lseek(arguments, 0, os.SEEK_SET)
         outer = {"PATH": os.defpath, MARKER: self.launch["session"]}
-        return [self.launch["sandbox"][0], "--args", str(arguments), "--", *command], outer, [arguments, tells]
+        return [self.launch["sandbox"][0], "--args", str(arguments), "--", *command], outer, [arguments, *passed]
 
     def _hear(self, data: bytes) -> None:
         self.report += data
+
+    def _open_door(self) -> None:
+        """Once bubblewrap waits at it; where there is no gateway the program is killed before it begins."""
+        pid = next((facts["child-pid"] for facts in self._facts() if "child-pid" in facts), None)
+        if not self.door or not pid:
+            return
+        try:
+            self.gateway = network.connect(pid, self.launch["network"], self.listeners, self.launch["session"], self._enter)
+        except OSError as error:
+            self.network_fault = f"its network: {error}"
+            kill_all(self.launch["session"], self.launch["groups"], below=self.child.pid)
+        for listener in self.listeners:
+            listener.close()
+        self.door.open()
+        self.door = None
 
     def _pipe(self, take: Callable[[bytes], None]) -> int:
         """The end to write to of a pipe whose every byte is given to `take`."""
@@ -189,6 +230,8 @@ class Supervisor:
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 if found[0] == self.child.pid:
                     self.ended = os.waitstatus_to_exitcode(found[1])
+                elif self.gateway and found[0] == self.gateway.pid and not self.kill_at:
+                    self.cut_off = True
 
     def _terminate(self) -> None:
         """SIGTERM for the program's process group: in bubblewrap for that of the program, as its death would be sudden."""
@@ -208,6 +251,8 @@ class Supervisor:
             self._wait(0.1)
 
     def _conclude(self) -> dict[str, Any]:
+        if self.network_fault:
+            return self._status(None, f"it could not be started: {self.network_fault}")
         code = self.ended or 0
         code = 128 - code if code < 0 else code
         if oom_kills(self.launch["oom"]):
@@ -223,7 +268,7 @@ class Supervisor:
             "exit_code": code,
             "complaint": complaint and complaint[:500],
             "on_time_limit": self.on_time_limit,
-            "warnings": [*warnings, *(text for output in self.outputs for text in output.warnings())],
+            "warnings": [*warnings, *([_CUT_OFF] if self.cut_off else []), *(text for output in self.outputs for text in output.warnings())],
         }
 
 
