@@ -61,6 +61,11 @@ class Site:
     def data(self) -> Path:
         return self.folder / "data"
 
+    @property
+    def authorization(self) -> str:
+        """How requests say who comes, where that is whoever can read the token."""
+        return f"Bearer {(self.data / 'token').read_text().strip()}"
+
     def stop(self, how: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Its exit code, and all that it still said."""
         self.process.send_signal(how)

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import SITES, Site, lack, need
+from sites import SITES, Site
+
+from lacking import lack, need
 
 
 @pytest.fixture(params=SITES)

@@ -2,16 +2,12 @@
 
 import asyncio
 import json
-import os
-import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
-
-import pytest
 
 from execbroker.model.times import Clock
 from execbroker.model.waist import Job, Launch, Mount, Share, Status
@@ -144,15 +140,3 @@ async def whole(platform: Platform, job: Job, stream: Any = "stdout") -> bytes:
     while piece := await platform.output(job, stream, len(read)):
         read += piece
     return read
-
-
-def need(*packages: str) -> None:
-    programs = {"bubblewrap": "bwrap", "nftables": "nft"}
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    if missing := [name for name in packages if not shutil.which(programs.get(name, name), path=path)]:
-        lack(f"{' '.join(missing)} cannot be found: apt install {' '.join(missing)}")
-
-
-def lack(what: str) -> None:
-    """Skip, saying what is missing and how to get it; where everything has to be tested that is a failure."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)

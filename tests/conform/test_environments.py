@@ -1,10 +1,13 @@
 """The Python environments of `local`, made from a wheel of our own: no package index is asked."""
 
 import asyncio
+import io
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tarfile
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +31,7 @@ asyncio.run(prepared(site.platform(), needing(site, "tinystar")))
 """
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "apart"])
 def site(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """Where `tinystar` can be installed from a folder, and nothing else can."""
     wheels = tmp_path / "wheels"
@@ -97,9 +100,9 @@ def test_what_pip_says_is_passed_on(site: Site) -> None:
     asyncio.run(go())
 
 
-@pytest.mark.parametrize("site", ["unboxed"], indirect=True)
+@pytest.mark.parametrize("site", ["unboxed", "apart"], indirect=True)
 def test_a_broker_that_dies_on_the_way_leaves_nothing_half_made(site: Site) -> None:
-    name = "local-unboxed" if site.settings["isolation"] == "none" else "local"
+    name = "local-apart" if site.several else "local-unboxed"
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     words = [sys.executable, "-c", DIES, name, str(site.root), "0.3"]
     died = subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, check=False, timeout=60)
@@ -113,6 +116,54 @@ def test_a_broker_that_dies_on_the_way_leaves_nothing_half_made(site: Site) -> N
         assert (await whole(platform, job)).startswith(b"4.2")
 
     asyncio.run(go())
+
+
+BACKEND = """
+import os, socket, zipfile
+
+def reached():
+    try:
+        with socket.create_connection(("127.0.0.1", PORT), 3):
+            return True
+    except OSError:
+        return False
+
+def build_wheel(folder, *_):
+    with zipfile.ZipFile(os.path.join(folder, "spying-1.0-py3-none-any.whl"), "w") as wheel:
+        wheel.writestr("spying.py", f"print({reached()}, {os.environ['PIP_CACHE_DIR']!r})")
+        wheel.writestr("spying-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: spying\\nVersion: 1.0\\n")
+        wheel.writestr("spying-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("spying-1.0.dist-info/RECORD", "")
+    return "spying-1.0-py3-none-any.whl"
+"""
+PROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
+def source(wheels: Path, port: int) -> None:
+    """A package that does as it likes while it is built, as every one can."""
+    with tarfile.open(wheels / "spying-1.0.tar.gz", "w:gz") as archive:
+        texts = {"backend.py": BACKEND.replace("PORT", str(port)), "pyproject.toml": PROJECT}
+        for name, text in (texts | {"PKG-INFO": "Metadata-Version: 2.1\nName: spying\nVersion: 1.0\n"}).items():
+            member = tarfile.TarInfo(f"spying-1.0/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+
+
+def test_what_a_package_does_while_it_is_built_touches_no_other_user(site: Site) -> None:
+    async def go() -> None:
+        platform = site.platform()
+        job = site.job(launch=Launch("process", ("python", "-c", "import spying"), requirements=("spying",)))
+        await prepared(platform, job)
+        await platform.start(job)
+        await ended(platform, job)
+        reached, cache = (await whole(platform, job)).decode().split()
+        assert reached == str(not site.several)
+        assert await asyncio.to_thread(Path(cache.strip("'")).exists) == (not site.several)
+        await released(platform, job)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        source(site.root / "wheels", listener.getsockname()[1])
+        asyncio.run(go())
 
 
 def test_release_calls_it_off(site: Site) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from sites import LocalSite, Site, ended, lack, released, status, until, whole
+from sites import LocalSite, Site, ended, released, status, until, whole
 
 from execbroker.errors import PlatformFailure, StartupError
 from execbroker.model.times import Clock
@@ -23,6 +23,7 @@ from execbroker.model.waist import Job, Launch, Mount, Port, Status
 from execbroker.platforms.base import Platform
 from execbroker.platforms.sandbox import find_bubblewrap
 from execbroker.platforms.supervisor.processes import identity, marked
+from lacking import lack
 
 SPIN = """
 import os, time
@@ -253,7 +254,7 @@ def test_its_environment_is_scrubbed(site_of_any_isolation: Site, monkeypatch: p
     assert found["EXECBROKER_SESSION"] == str(job.uuid)
 
 
-@pytest.fixture(params=["local", "unboxed"])
+@pytest.fixture(params=["local", "unboxed", "apart"])
 def site_of_any_isolation(request: pytest.FixtureRequest) -> Site:
     found: Site = request.getfixturevalue(request.param)
     return found
@@ -494,7 +495,7 @@ def test_what_it_says_of_itself(local: Site, unboxed: Site) -> None:
         capacity = await local.platform().capacity()
         assert [node.name for node in capacity.nodes] == ["here-1"]
         assert capacity.nodes[0].cores == len(os.sched_getaffinity(0))
-        topics = ["Cores", "Memory", "Number of processes", "Isolation", "Storage"]
+        topics = ["Cores", "Memory", "Number of processes", "Isolation", "Network", "Storage"]
         assert [note.partition(":")[0] for note in capacity.notes] == topics
         less = await local.having(memory_reserve=capacity.nodes[0].memory).platform().capacity()
         assert less.nodes[0].memory < capacity.nodes[0].memory

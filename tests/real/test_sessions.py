@@ -1,8 +1,6 @@
 """The whole path on this machine: real programs and notebooks, run by `execbroker serve` and seen through its API."""
 
 import json
-import os
-import shutil
 import signal
 import time
 import urllib.error
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lacking import need
 from processsite import Site
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
@@ -21,9 +20,8 @@ SMALL = {"kind": "simple-compute-resource", "cores": {"min": 1, "max": 1}, "memo
 def call(site: Site, method: str, path: str, document: Any = None) -> Any:
     """The answer's document, or its bytes where it is none."""
     url = path if path.startswith("http") else site.url + path
-    token = (site.data / "token").read_text().strip()
     body = None if document is None else json.dumps(document).encode()
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    headers = {"Authorization": site.authorization, "Content-Type": "application/json"}
     with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=90) as answer:
         content = answer.read()
     return json.loads(content) if answer.headers["Content-Type"] == "application/json" else content
@@ -58,11 +56,6 @@ def run(site: Site, executable: dict[str, Any], duration: str = "PT2M", **more: 
 
 def output(site: Site, session: dict[str, Any], stream: str = "stdout") -> str:
     return str(call(site, "GET", f"/sessions/{session['meta']['uuid']}/{stream}").decode())
-
-
-def need_bubblewrap() -> None:
-    if not shutil.which("bwrap"):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("bubblewrap is missing: apt install bubblewrap")
 
 
 def mounted(path: str, resource: str, mode: str = "READONLY") -> dict[str, Any]:
@@ -147,7 +140,7 @@ def test_a_program_gets_its_requirements_arguments_and_environment(here: Site, p
 
 
 def test_data_is_seen_at_an_absolute_path(here: Site, programs: Path, sky: str) -> None:
-    need_bubblewrap()
+    need("bubblewrap")
     executable = program(programs, "absolute.py", "print(open('/my-data/stars.csv').read())\nopen('/my-data/new', 'w')")
     data = [{"kind": "simple-data-resource", "meta": {"name": "stars"}, "location": f"{sky}/stars.csv"}]
     session = follow(here, run(here, executable, compute=mounted("/my-data", "stars"), data=data))
@@ -158,7 +151,7 @@ def test_data_is_seen_at_an_absolute_path(here: Site, programs: Path, sky: str) 
 
 
 def test_a_session_sees_neither_the_broker_nor_others(here: Site, programs: Path) -> None:
-    need_bubblewrap()
+    need("bubblewrap")
     text = f"""import os, pathlib
 for path in ("{here.data}/token", "{here.data}/ledger.sqlite", "{here.data}/sessions"):
     print(os.path.exists(path))

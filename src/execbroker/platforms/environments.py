@@ -72,10 +72,14 @@ class Environment:
 
 
 class Environments:
-    """Python environments kept by what is in them, made once for all who want the same, and never the broker's own."""
+    """Python environments kept by what is in them, made once for all who want the same, and never the broker's own.
 
-    def __init__(self, root: Path, rates: Rates) -> None:
-        self.root, self.rates = root, rates
+    Where they are for `several` users, what one installs is no other's: what a package does while it is built could leave
+    something for the next in the cache of pip.
+    """
+
+    def __init__(self, root: Path, rates: Rates, several: bool = False) -> None:
+        self.root, self.rates, self.several = root, rates, several
         self._builds: dict[Path, asyncio.Task[None]] = {}
         self._wanted: dict[UUID, asyncio.Task[None]] = {}
 
@@ -154,7 +158,8 @@ class Environments:
         began = time.monotonic()
         folder, tmp = wanted.folder, wanted.folder.with_suffix(".tmp")
         await on_disk(_empty, folder, tmp)
-        installer = Installer(folder, tmp, self.root / "pip-cache", sandbox, lock)
+        cache = (tmp if self.several else self.root) / "pip-cache"
+        installer = Installer(folder, tmp, cache, sandbox, lock)
         try:
             make, pip = _tools(folder)
             await installer.run(*make)

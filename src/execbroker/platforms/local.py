@@ -47,7 +47,7 @@ class Local(Platform):
     def __init__(self, settings: LocalSettings, context: Context) -> None:
         super().__init__(settings, context)
         root = settings.environments or context.folder / "environments"
-        self.environments = Environments(root.absolute(), context.stager.rates)
+        self.environments = Environments(root.absolute(), context.stager.rates, context.several)
         self.connectors = Connectors()
         self._grace = min(3.0, settings.release.total_seconds() * 0.6)
         self._asked: dict[UUID, float] = {}

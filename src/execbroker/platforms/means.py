@@ -23,8 +23,8 @@ class LocalSettings(PlatformSettings):
     )
     network_allow: list[IPv4Network] = Field(
         default_factory=list,
-        description="Private networks or addresses (10.1.0.0/16), or this machine's own, that sessions with a network of their own may "
-        "reach.",
+        description="Private networks or addresses (10.1.0.0/16), and addresses of this machine, that sessions with a network of "
+        "their own may reach.",
     )
     memory_reserve: int | None = Field(None, ge=0, description="Memory never offered, in GiB; a tenth, at least 1, if left out.")
     storage_reserve: int | None = Field(
@@ -70,7 +70,7 @@ def find_means(settings: LocalSettings, context: Context) -> Means:
     sandbox, why = _find_sandbox(settings, context, mode if apart else None)
     if not sandbox and (context.several or apart or settings.isolation == "bubblewrap"):
         wanted = "with accounts sessions are kept apart" if context.several else "sessions are to be kept apart"
-        raise StartupError(f"platform {settings.name}: {wanted} by bubblewrap, but {why}")
+        raise StartupError(f"platform {settings.name}: {wanted}, but {why}")
     return Means(sandbox, None if sandbox else why, find_confinement())
 
 

@@ -3,6 +3,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -58,14 +59,11 @@ class Network:
 
     def resolver(self, folder: Path) -> Path:
         """A resolv.conf in `folder` that fits it, with the search list of this machine's."""
-        kept: list[str] = []
-        if self.outbound:
-            try:
-                lines = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace").splitlines()
-            except OSError:
-                lines = []
-            kept = [f"nameserver {_NAMES}", *(line for line in lines if line.split()[:1] in (["search"], ["domain"], ["options"]))]
-        (folder / "resolv.conf").write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        lines = [f"nameserver {_NAMES}"] if self.outbound else []
+        with suppress(OSError):
+            known = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace").splitlines()
+            lines += [line for line in known if line.startswith(("search", "domain", "options"))]
+        (folder / "resolv.conf").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return folder / "resolv.conf"
 
     def around(self, command: Iterable[str]) -> list[str]:

@@ -20,6 +20,13 @@ _ETC = (
 )
 _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _CAREFUL = ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
+_MASKED = (
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "timer_list",
+)  # of all processes, and open to those of root
 _UNCOVERABLE = ("/usr", "/etc", "/proc", "/dev", "/sys", *_SYSTEM)
 
 
@@ -100,7 +107,6 @@ class Bubblewrap:
             words += ["--ro-bind", str(run / name), f"/etc/{name}"]
         return words
 
-
     def _names(self, folder: Path) -> list[str]:
         """Where names are resolved; the link that /etc/resolv.conf often is may lead to where nothing is seen."""
         return ["--ro-bind", str(self.network.resolver(folder)), "/etc/resolv.conf"] if self.network else []
@@ -119,6 +125,9 @@ def _system() -> list[str]:
     words += ["--proc", "/proc"]
     for name in ("/proc/sys", "/proc/sysrq-trigger"):
         words += ["--ro-bind-try", name, name]
+    for name in _MASKED:
+        if Path("/proc", name).exists():
+            words += ["--ro-bind", "/dev/null", f"/proc/{name}"]
     return words
 
 

@@ -10,7 +10,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(number: int, parent: int) -> None:
-    """Have this process sent that signal when the one that started it, `parent`, ends; the kernel forgets it where rights change."""
+    """Send this process that signal when the one that started it, `parent`, ends. The kernel forgets that where rights change."""
     _LIBC.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)

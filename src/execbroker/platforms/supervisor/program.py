@@ -43,7 +43,7 @@ class Supervisor:
         self.gateway: subprocess.Popen[bytes] | None = None
         self.listeners: list[socket.socket] = []
         self.network_fault: str | None = None
-        self.cut_off = False
+        self.warnings: list[str] = []
         self.cpus: list[int] = []
         self.selector = selectors.DefaultSelector()
         self._listen()
@@ -231,7 +231,7 @@ class Supervisor:
                 if found[0] == self.child.pid:
                     self.ended = os.waitstatus_to_exitcode(found[1])
                 elif self.gateway and found[0] == self.gateway.pid and not self.kill_at:
-                    self.cut_off = True
+                    self.warnings.append(_CUT_OFF)
 
     def _terminate(self) -> None:
         """SIGTERM for the program's process group: in bubblewrap for that of the program, as its death would be sudden."""
@@ -268,7 +268,7 @@ class Supervisor:
             "exit_code": code,
             "complaint": complaint and complaint[:500],
             "on_time_limit": self.on_time_limit,
-            "warnings": [*warnings, *([_CUT_OFF] if self.cut_off else []), *(text for output in self.outputs for text in output.warnings())],
+            "warnings": [*warnings, *self.warnings, *(text for output in self.outputs for text in output.warnings())],
         }
 
 
