@@ -28,6 +28,7 @@ from execbroker.ledger.sqlite import Sqlite
 from execbroker.metrics import Measured, Metrics
 from execbroker.model.times import Clock
 from execbroker.platforms.base import Context, Platform
+from execbroker.policies.rules import Policies
 from execbroker.staging.base import Fetcher
 from execbroker.staging.rates import Rates
 from execbroker.staging.stager import Stager
@@ -51,11 +52,13 @@ class Parts:
         self.stager = Stager(self.fetchers, config.data, rates, clock)
         self.platforms = load_platforms(config, clock, self.stager)
         prices = {platform.name: platform.prices for platform in config.platforms if platform.prices}
-        self.books = Books(ledger, clock, prices, Caps(config.offers.held_owner, config.offers.held_all))
+        policies = {platform.name: Policies(platform.name, platform.policies) for platform in config.platforms}
+        self.books = Books(ledger, clock, prices, Caps(config.offers.held_owner, config.offers.held_all), policies)
         self.engine = Engine(ledger, self.books, self.platforms, clock, self.store, config.retention)
         self.broker = Broker(
-            ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, public=config.auth.public
-        )
+            ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, policies,
+            public=config.auth.public,
+        )  # fmt: skip
 
     async def inspect(self) -> None:
         """Audit the ledger: what is found is logged and shown among the metrics, and the broker goes on."""
