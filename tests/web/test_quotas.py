@@ -28,6 +28,10 @@ def tell(
     asyncio.run(told())
 
 
+def schedule(duration: str) -> dict[str, Any]:
+    return {"schedule": {"requested": {"duration": duration}}}
+
+
 def owner(**quota: Any) -> dict[str, Any]:
     return {"quotas": {"owner": quota}}
 
@@ -95,6 +99,16 @@ def test_what_is_enlarged_stays_within(tmp_path: Path) -> None:
         assert (second["cores"]["max"], second["memory"]["max"]) == (2, 3)
 
     tell(tmp_path, story, owner(cores=5, memory=7))
+
+
+def test_what_is_enlarged_stays_within_the_month(tmp_path: Path) -> None:
+    async def story(site: PeopleSite) -> None:
+        wide = {"compute": {"kind": "simple-compute-resource", "cores": {"min": 2}, "memory": {"min": 4}}}
+        first = (await site.person("al").offers(**wide, **schedule("PT1H")))[0]
+        assert first["compute"]["cores"]["max"] == 3
+        assert (await site.person("al").me())["platforms"][0]["quotas"][0]["left"] == {"monthly": 0.5}
+
+    tell(tmp_path, story, owner(monthly=3.5))
 
 
 def test_offers_held(tmp_path: Path) -> None:
@@ -235,6 +249,40 @@ def test_sixteen_at_once_never_hold_more(tmp_path: Path) -> None:
         assert all(account_of(held, person.name).most()[0] <= 4 for person in people)
 
     tell(tmp_path, story, {"groups": ["g*"], "quotas": {"owner": {"cores": 4}, "group": {"cores": 7, "sessions": 4}}})
+
+
+@pytest.mark.postgres
+def test_several_brokers_keep_one_quota(tmp_path: Path) -> None:
+    """Each hears from the others what owners and groups hold, what has ended, and what is taken back."""
+
+    async def story(one: PeopleSite) -> None:
+        async with PeopleSite(tmp_path, one.clock, platforms=one.settings["platforms"], offers={"limit": 2}) as two:
+
+            async def press(site: PeopleSite, number: int) -> None:
+                person = site.person(f"p{number % 4}", f"g{number % 2}")
+                for turn in range(4):
+                    answer = await person.ask(**asked(1 + turn % 2, 1, "PT40M", f"{site.clock.at(0)}/PT2H"))
+                    if answer["result"] == "YES":
+                        await person.update(answer["offers"][-1], ("ACCEPTED", "REJECTED")[turn % 2])
+
+            await asyncio.gather(*(press((one, two)[number // 8], number) for number in range(16)))
+            for _ in range(3):
+                held = await all_held(one)
+                for number in range(4):
+                    told = [await site.person(f"p{number}", f"g{number % 2}").me() for site in (one, two)]
+                    assert told[0] == told[1]
+                    used = [entry["used"] for entry in told[0]["platforms"][0]["quotas"]]
+                    mine, ours = account_of(held, f"p{number}"), account_of(held, group=f"g{number % 2}")
+                    month = month_of(one.clock.seconds)
+                    assert used == [{"cores": mine.at(one.clock.seconds)[0], "monthly": pytest.approx(mine.months[month] / 3600)},
+                                    {"cores": ours.at(one.clock.seconds)[0]}]  # fmt: skip
+                    assert mine.most()[0] <= 3
+                    assert ours.most()[0] <= 5
+                await one.advance(1500)
+                await two.restart()
+
+    quotas = {"groups": ["g*"], "quotas": {"owner": {"cores": 3, "monthly": 20}, "group": {"cores": 5}}}
+    tell(tmp_path, story, quotas, offers={"limit": 2})
 
 
 QUOTAS = {"owner": {"cores": 4, "sessions": 3, "monthly": 9}, "group": {"cores": 5, "memory": 9, "monthly": 12, "held": 14}}
