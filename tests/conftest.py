@@ -18,7 +18,7 @@ settings.register_profile(
 settings.load_profile("here")
 
 
-BROKERS = {"brokersite", "bookdesk", "processsite", "stores"}
+BROKERS = {"brokersite", "bookdesk", "peoplesite", "processsite", "stores"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -35,6 +35,7 @@ from execbroker.metrics import Measured, Metrics
 from execbroker.model.times import Clock
 from execbroker.places import is_loopback
 from execbroker.platforms.base import Context, Platform
+from execbroker.policies.rules import Policies
 from execbroker.staging.base import Fetcher
 from execbroker.staging.rates import Rates
 from execbroker.staging.stager import Stager
@@ -64,13 +65,14 @@ class Parts:
         self.stager = Stager(self.fetchers, config.data, rates, clock)
         self.platforms = load_platforms(config, clock, self.stager)
         prices = {platform.name: platform.prices for platform in config.platforms if platform.prices}
-        self.books = Books(ledger, clock, prices, Caps(config.offers.held_owner, config.offers.held_all))
+        policies = {platform.name: Policies(platform.name, platform.policies) for platform in config.platforms}
+        self.books = Books(ledger, clock, prices, Caps(config.offers.held_owner, config.offers.held_all), policies)
         self.engine = Engine(ledger, self.books, self.platforms, clock, self.store, config.retention)
         self.feed = Feed(ledger)
         self.callbacks = Callbacks(ledger, self.books, clock, config.callbacks)
         self.broker = Broker(
             ledger, self.books, self.platforms, clock, self.store, config.offers, metrics.answered, self.feed, self.callbacks,
-            public=config.auth.public,
+            policies, public=config.auth.public,
         )  # fmt: skip
 
         self.accounts: Accounts | None = None

@@ -31,6 +31,8 @@ from execbroker.offers.limiting import CostLimit, cost_limits
 from execbroker.offers.offering import Answer
 from execbroker.offers.wanting import Wanted, candidates_on
 from execbroker.platforms.base import Platform
+from execbroker.policies.rules import Policies, Rule
+from execbroker.policies.standing import limits_of, longest_for, quotas_for_longer, standing_of
 from execbroker.rendering import Renderer, owner_of
 from execbroker.scheduling.asks import Candidate
 from execbroker.staging.base import Estimate
@@ -58,13 +60,14 @@ class Broker:
         answered: Callable[[Answer], None],
         feed: Feed,
         callbacks: Callbacks,
+        policies: Mapping[str, Policies],
         *,
         public: bool = False,
     ) -> None:
         self._ledger, self._books, self._platforms = ledger, books, platforms
         self._clock, self._store, self._defaults, self._answered = clock, store, defaults, answered
         self._feed, self._callbacks = feed, callbacks
-        self._public = public
+        self._policies, self._public = policies, public
 
     async def ask(self, request: ExecutionRequest, who: Identity, renderer: Renderer) -> OfferSetResponse:
         """Offers that are held, or NO with every reason. Raises Busy, StorageFull."""
@@ -93,14 +96,21 @@ class Broker:
         candidates: list[Candidate] = []
         warnings, reasons = list(plan.warnings), list(plan.reasons)
         chosen = plan.request.platforms or list(self._platforms)
+        rules = self._rules(who)
         reasons += _unknown_platforms(chosen, self._platforms)
+        reasons += [self._policies[name].not_for_you for name in self._platforms if name in chosen and name not in rules]
+        against = {name: list(rule.reasons_against(plan)) for name, rule in rules.items()}
+        reasons += [one for name, some in against.items() if name in chosen for one in some]
         if plan.launch:
-            names = list(self._platforms)
+            names = [name for name in rules if not against[name]]
             for name, estimate in zip(names, await asyncio.gather(*(self._estimate(name, plan) for name in names)), strict=True):
                 found: list[Candidate | MessageItem] = [*estimate.reasons]
                 found += estimate.warnings if not (plan.reasons or estimate.reasons) else []
                 if not (plan.reasons or estimate.reasons):
-                    found += self._candidates(name, plan, estimate)
+                    most, quotas = rules[name].most, rules[name].quotas(who.owner, who.groups)
+                    here = self._candidates(name, plan, estimate)
+                    found += (replace(one, most=most, quotas=quotas) if isinstance(one, Candidate) else one for one in here)
+                    found += rules[name].warnings(plan)
                 candidates += (one for one in found if isinstance(one, Candidate))
                 if name in chosen:
                     said = [one for one in found if isinstance(one, MessageItem)]
@@ -112,13 +122,19 @@ class Broker:
             plan=plan,
             candidates=tuple(one for one in candidates if one.platform in chosen),
             elsewhere=tuple(one for one in candidates if one.platform not in chosen),
-            platforms=tuple(name for name in self._platforms if name in chosen),
+            platforms=tuple(name for name in rules if name in chosen),
+            groups=tuple(sorted(who.groups)),
             warnings=_distinct(warnings),
             reasons=_distinct(reasons),
             expires=int(self._defaults.expires.total_seconds()),
             limit=self._defaults.limit,
             longest=int(self._defaults.longest.total_seconds()),
         )
+
+    def _rules(self, who: Identity) -> dict[str, Rule]:
+        """What applies to somebody, on each platform that is for them."""
+        found = ((name, self._policies[name].rule(who.groups)) for name in self._platforms)
+        return {name: rule for name, rule in found if rule}
 
     async def _estimate(self, name: str, plan: Plan) -> Estimate:
         """What a platform needs to prepare it, or every reason why it cannot run there."""
@@ -172,7 +188,7 @@ class Broker:
                 break
             if not await _happens(changed, left) or unless is None:
                 deadline = -math.inf
-        session = await self._rendered(row, request, renderer)
+        session = await self._rendered(row, request, renderer, who)
         return session if row.owner == who.owner else face_of_session(session, _ENDS if who.admin else ())
 
     def _check_seen(self, owner: str, who: Identity, what: str) -> None:
@@ -194,10 +210,10 @@ class Broker:
             raise Forbidden(f"The session {uuid} is somebody else's")
         return found
 
-    async def _rendered(self, row: SessionRow, request: str, renderer: Renderer) -> ScheduledExecutionSession:
+    async def _rendered(self, row: SessionRow, request: str, renderer: Renderer, who: Identity) -> ScheduledExecutionSession:
         messages = [MessageItem.model_validate_json(text) for text in await self._ledger.messages(row.uuid)]
         asked = ExecutionRequest.model_validate_json(request)
-        session = renderer.session(row, asked, messages, self._room(row))
+        session = renderer.session(row, asked, messages, self._room(row, who))
         session.callbacks = await self._callbacks.registered(row.offerset) if asked.callbacks else None
         return session
 
@@ -227,7 +243,7 @@ class Broker:
     ) -> list[ScheduledExecutionSession]:
         """The newest first."""
         rows = await self._ledger.sessions(who.owner, phases, after, limit)
-        return [await self._rendered(row, request, renderer) for row, request in rows]
+        return [await self._rendered(row, request, renderer, who) for row, request in rows]
 
     async def update(self, uuid: UUID, change: AbstractUpdate, who: Identity, renderer: Renderer) -> ScheduledExecutionSession:
         """Accept, reject, cancel, or move the end.
@@ -244,7 +260,7 @@ class Broker:
             case EnumValueUpdate() if change.path in _PHASE:
                 row = await self._choose(uuid, change.value.upper())
             case IntegerDeltaUpdate() if change.path.lstrip("/") == DURATION:
-                row = await self._extend(uuid, change, request)
+                row = await self._extend(uuid, change, request, who)
             case EnumValueUpdate() | IntegerDeltaUpdate():
                 known = "phase" if isinstance(change, EnumValueUpdate) else DURATION
                 raise Invalid(faults=(Fault("path", "unknown-path", f"the path that can be updated so is {known}", change.path),))
@@ -253,7 +269,7 @@ class Broker:
                 raise Invalid(faults=(Fault("kind", "unknown-update", f"only {kinds} are known here", change.kind),))
         if written := await self._ledger.session(uuid):
             row = replace(row, slot=written.slot)  # it may have been pulled forward at once
-        session = await self._rendered(row, request, renderer)
+        session = await self._rendered(row, request, renderer, who)
         return session if mine else face_of_session(session, _ENDS)
 
     async def _choose(self, uuid: UUID, choice: str) -> SessionRow:
@@ -262,7 +278,7 @@ class Broker:
             raise Invalid(faults=(Fault("value", "unknown-value", f"the values there are: {', '.join(verbs)}", choice),))
         return await verbs[choice](uuid)
 
-    async def _extend(self, uuid: UUID, change: IntegerDeltaUpdate, request: str) -> SessionRow:
+    async def _extend(self, uuid: UUID, change: IntegerDeltaUpdate, request: str, who: Identity) -> SessionRow:
         scale = UNITS.get(change.units or "minutes")
         if scale is None:
             raise Invalid(faults=(Fault("units", "unknown-units", f"the units there are: {', '.join(UNITS)}", change.units),))
@@ -275,23 +291,25 @@ class Broker:
         row = await self._ledger.session(uuid)
         if row and row.phase is Phase.RUNNING and row.slot and not self._extendable(row.slot):
             raise NoRoom(f"{row.slot.platform} cannot change the end of a session that runs")
+        quotas = quotas_for_longer(self._policies, who, row.slot, seconds) if row and row.slot else ()
         found = cost_limits(ExecutionRequest.model_validate_json(request))
         limits = tuple((limit.currency, limit.most) for limit in found if isinstance(limit, CostLimit))
-        return await self._books.extend(uuid, seconds, limits)
+        return await self._books.extend(uuid, seconds, limits, quotas)
 
     def _extendable(self, slot: Slot) -> bool:
         platform = self._platforms.get(slot.platform)
         return platform is not None and platform.extendable
 
-    def _room(self, row: SessionRow) -> tuple[int, int] | None:
-        """By how many seconds a session's end can be moved now, back and on; None where it cannot."""
+    def _room(self, row: SessionRow, who: Identity) -> tuple[int, int] | None:
+        """By how many seconds its owner can move a session's end now, back and on; None where they cannot."""
         now, slot = self._now(), row.slot
         if slot is None or row.phase not in EXTENDABLE or now >= slot.end:
             return None
         if row.phase is Phase.RUNNING and not self._extendable(slot):
             return None
         least = slot.end - max(now, slot.start) - 1
-        return max(least, 0), self._books.room_after(slot, int(self._defaults.extension.total_seconds()))
+        most, quotas = longest_for(self._policies, who, slot, int(self._defaults.extension.total_seconds()))
+        return max(least, 0), self._books.room_after(slot, most, quotas)
 
     def events(self, who: Identity, after: int | None) -> AsyncGenerator[News, None]:
         """What happens to all that is theirs, from now on, or after that number."""
@@ -326,11 +344,16 @@ class Broker:
         await self._session(uuid, who)
         return await asyncio.to_thread(self._store.open, uuid, path)
 
-    def platforms(self) -> list[dict[str, Any]]:
-        """What may be asked here: each platform, its nodes, and how it keeps sessions to what they were given."""
-        return [self._platform(platform) for platform in self._platforms.values()]
+    async def me(self, who: Identity) -> dict[str, Any]:
+        """Who somebody is, what they may have of each platform that is for them, and what is left. Raises Busy."""
+        await self._books.expire()  # and so hear of what others have written
+        return standing_of(who, self._rules(who).values(), self._books.timeline.accounts, self._now())
 
-    def _platform(self, platform: Platform) -> dict[str, Any]:
+    def platforms(self, who: Identity) -> list[dict[str, Any]]:
+        """What somebody may ask for here: each platform, its nodes, and how it keeps sessions to what they were given."""
+        return [self._platform(self._platforms[name], rule) for name, rule in self._rules(who).items()]
+
+    def _platform(self, platform: Platform, rule: Rule) -> dict[str, Any]:
         reachable = platform.name in self._books.capacities
         capacity = self._books.capacities.get(platform.name, Capacity(()))
         prices = platform.settings.prices
@@ -348,6 +371,7 @@ class Broker:
             "prices": prices.model_dump(mode="json", by_alias=True, exclude_defaults=True) if prices else {},
             "release": format_duration(timedelta(seconds=platform.settings.release.total_seconds())),
             "notes": list(capacity.notes),
+            "limits": limits_of(rule),
         }
 
     def _now(self) -> int:

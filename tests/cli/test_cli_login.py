@@ -20,7 +20,7 @@ import pytest
 import uvicorn
 
 from execbroker.app import create_app
-from execbroker.client import Client
+from execbroker.client import AsyncClient, Client
 from execbroker.config import Config
 from oidcsite import Provider
 from processsite import DEADLINE, SITE, Finished, Site, environment, execbroker, spawn
@@ -125,13 +125,31 @@ def test_the_python_client_uses_it_too(alice: Person, provider: Provider, monkey
         assert client.platforms()["platforms"]
 
 
-def test_commands_at_the_same_time_renew_it_once_each(alice: Person, provider: Provider) -> None:
+def test_clients_at_the_same_time_do_not_renew_it_twice(
+    alice: Person, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A provider that sees a refresh token twice takes it for stolen, and revokes them all."""
+    alice.device_login(provider)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(alice.home))
+
+    async def work() -> None:
+        for _ in range(2):
+            clients = [AsyncClient(alice.url) for _ in range(5)]
+            await asyncio.gather(*(client.platforms() for client in clients))
+            await asyncio.gather(*(client.close() for client in clients))
+
+    asyncio.run(work())
+    alice.keep(expires=0)
+    assert alice("platforms").code == 0, "the login can still be renewed"
+
+
+def test_commands_at_the_same_time_all_find_it_renewed(alice: Person, provider: Provider) -> None:
     alice.device_login(provider)
     first = alice.kept
     running = [alice.start("platforms") for _ in range(4)]
     assert [(process.communicate(timeout=60), process.returncode)[1] for process in running] == [0] * 4
-    assert alice("platforms").code == 0
+    alice.keep(expires=0)
+    assert alice("platforms").code == 0, "the login can still be renewed"
     assert alice.kept["refresh_token"] != first["refresh_token"]
     assert alice.kept["access_token"] != first["access_token"]
 

@@ -13,10 +13,9 @@ import pytest
 import stores
 from brokersite import Site, asked, platform
 from execbroker.books.batches import nothing
-from execbroker.books.holdings import core_seconds
 from execbroker.errors import Interrupted
 from execbroker.scheduling.amounts import NOTHING
-from execbroker.scheduling.timeline import Place
+from execbroker.scheduling.timeline import Place, core_seconds
 
 ROOM = [platform(nodes=[{"cores": 64, "memory": 256, "storage": 1000}])]
 

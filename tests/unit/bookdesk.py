@@ -16,7 +16,6 @@ import stores
 from brokersite import ManualClock
 from execbroker.books.books import Books
 from execbroker.books.caps import Caps
-from execbroker.books.holdings import core_seconds
 from execbroker.ledger.audit import audit
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, read_session
@@ -30,7 +29,7 @@ from execbroker.offers.sizing import NodeAsk
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.amounts import Amounts, counts_of
 from execbroker.scheduling.asks import Ask, Candidate, Part, Range, StorageAsk
-from execbroker.scheduling.timeline import SHARED, Booking, Place, bookings_of, envelope
+from execbroker.scheduling.timeline import SHARED, Booking, Place, bookings_of, core_seconds, envelope
 from oracle import Oracle, Trial, sizes_of
 
 T = TypeVar("T")

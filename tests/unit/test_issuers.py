@@ -294,7 +294,6 @@ BAD_ANSWERS = {
     "nested": (WELL_KNOWN, (200, {}, b"[" * 100_000)),
     "too large": ("/keys", (200, {}, b'{"keys": [], "x": "' + b"x" * (1 << 20) + b'"}')),
     "no keys": ("/keys", (200, {}, b"{}")),
-    "another issuer": (WELL_KNOWN, (200, {}, b'{"issuer": "https://other.example.org", "jwks_uri": "https://x.org"}')),
     "cut short": (WELL_KNOWN, (200, {"Content-Length": "99999"}, b"{}")),
 }
 
@@ -305,6 +304,13 @@ def test_an_issuer_that_answers_badly_counts_as_away(issuer: IssuerSite, what: s
     issuer.says[path] = answer
     with pytest.raises(IssuerAway):
         verify(issuer.token(NOW), issuer.settings())
+
+
+def test_a_document_of_another_issuer_is_none(issuer: IssuerSite) -> None:
+    issuer.says[WELL_KNOWN] = (200, {}, json.dumps({**issuer.document(), "issuer": f"{issuer.issuer}/"}).encode())
+    with pytest.raises(IssuerAway):
+        verify(issuer.token(NOW), issuer.settings())
+    assert not issuer.seen["/keys"]
 
 
 def test_nobody_is_led_elsewhere(issuer: IssuerSite) -> None:

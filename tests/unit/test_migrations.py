@@ -61,7 +61,7 @@ FIRST = {
 """A row of every table of the first schema."""
 ADDED = {
     "bookings": {"kind": None, "count": 0},
-    "sessions": {"quote": None, "slot": SHARED},
+    "sessions": {"quote": None, "slot": SHARED, "groups": None},
     "events": {"schedule": None},
 }
 

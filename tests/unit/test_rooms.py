@@ -13,7 +13,7 @@ TIERS = [
     {"codecs", "dialect2024", "kinds"},
     {"scheduling", "staging", "platforms"},
     {"config"},
-    {"ledger", "lowering", "store", "offers", "books", "engine", "broker", "faces", "rendering", "metrics", "access"},
+    {"ledger", "lowering", "store", "offers", "policies", "books", "engine", "broker", "faces", "rendering", "metrics", "access"},
     {"web"},
     {"app"},
 ]

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, select
 
+from execbroker.books.accounting import Accounting
 from execbroker.books.batches import Batches, Operation, T, nothing
 from execbroker.books.caps import Caps
 from execbroker.books.following import Following
@@ -23,12 +24,15 @@ from execbroker.model.prices import Prices
 from execbroker.model.times import Clock
 from execbroker.model.waist import Capacity, Slot
 from execbroker.offers.offering import Answer, answer_to, clip, ended, session_of
+from execbroker.offers.quotas import over_quota, too_much_held
 from execbroker.offers.quoting import most_of, requoted, within
 from execbroker.offers.refusing import why_not
 from execbroker.offers.wanting import Wanted
+from execbroker.policies.rules import Policies
 from execbroker.scheduling.amounts import NOTHING, Amounts
-from execbroker.scheduling.moving import Limits, fits, longer, room_after
-from execbroker.scheduling.objectives import find
+from execbroker.scheduling.moving import Limits, excess, fits, longer, room_after
+from execbroker.scheduling.objectives import Choice, find
+from execbroker.scheduling.quotas import Quota
 from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of, envelope, share_of
 
 OVERRUN = 120  # seconds
@@ -38,14 +42,20 @@ class Books:
     """Who holds what: the only keeper of the timeline and the only writer of bookings."""
 
     def __init__(
-        self, ledger: Ledger, clock: Clock, prices: Mapping[str, Prices] | None = None, caps: Caps | None = None
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        prices: Mapping[str, Prices] | None = None,
+        caps: Caps | None = None,
+        policies: Mapping[str, Policies] | None = None,
     ) -> None:
         self._ledger, self._clock = ledger, clock
         self.holdings = Holdings(ledger)
         self.capacities: dict[str, Capacity] = {}
         self._prices, self._caps = prices or {}, caps or Caps()
-        self._pulling = Pulling(self.holdings, self._prices)
-        self._following = Following(ledger, self.holdings, self._pulling, self._relearn)
+        self._accounting = Accounting(self.holdings, policies or {})
+        self._pulling = Pulling(self.holdings, self._prices, self._accounting)
+        self._following = Following(ledger, self.holdings, self._pulling, self._accounting, self._relearn)
         self._batches = Batches(ledger, clock, self.holdings, self._following, self._expire, self._pull)
 
     async def open(self) -> None:
@@ -108,19 +118,33 @@ class Books:
         """Find offers, hold them, write them down; NO, with the reasons, where there are none. Raises Busy, StorageFull."""
 
         async def operation(transaction: Transaction, now: int) -> Answer:
-            choices = find(self.timeline, wanted.ask, now)
+            choices, held = self._found(wanted, now)
             pieces = envelope(choice.slot for choice in choices)
             over = self._caps.reasons_against(pieces, wanted.owner, self.holdings.offered)
             choices = [] if over else choices
-            answer = answer_to(wanted, choices, now, over or ([] if choices else self._reasons(wanted, now)))
+            answer = answer_to(wanted, choices, now, over or held or ([] if choices else self._reasons(wanted, now)))
             transaction.add_offerset(answer.offerset, answer.offers, answer.callbacks)
             if choices:
                 self.holdings.hold(transaction, answer.offerset.uuid, pieces, wanted.owner)
+                self._accounting.offer(answer.offerset.uuid, answer.offers)
                 for expires in {offer.expires for offer in answer.offers}:
                     self.holdings.expect(expires, answer.offerset.uuid)
             return answer
 
-        return await self._take_on(operation, ahead=not self._caps.any)
+        return await self._take_on(operation, ahead=not (self._caps.any or any(one.quotas for one in wanted.candidates)))
+
+    def _found(self, wanted: Wanted, now: int) -> tuple[list[Choice], list[MessageItem]]:
+        """What can be offered; or why too much would be held in offers, on each platform that has room."""
+        ask, held = wanted.ask, list[MessageItem]()
+        while choices := find(self.timeline, ask, now):
+            if kept := self._accounting.holdable(choices, ask.candidates):
+                return kept, []
+            for choice in {choice.slot.platform: choice for choice in reversed(choices)}.values():
+                quotas = next(one.quotas for one in ask.candidates if one.platform == choice.slot.platform)
+                held += too_much_held(self.timeline.accounts, choice.slot, quotas)
+            full = {choice.slot.platform for choice in choices}
+            ask = replace(ask, candidates=tuple(one for one in ask.candidates if one.platform not in full))
+        return [], held
 
     async def direct(self, wanted: Wanted) -> Answer:
         """Hold the first slot there is and accept it at once; a FAILED session, with the reasons, where there is none."""
@@ -134,6 +158,7 @@ class Books:
             transaction.record(row.uuid, row.phase, now, *answer.messages)
             if row.slot:
                 self.holdings.hold(transaction, row.uuid, bookings_of(row.slot))
+                self._accounting.take(row)
                 self._pulling.add(row)
             return replace(answer, offers=(row,))
 
@@ -158,6 +183,8 @@ class Books:
                 await transaction.move(row, Phase.ACCEPTED, now, said, due=now)
             self.holdings.release(transaction, row.offerset)
             self.holdings.hold(transaction, uuid, pieces)
+            self._accounting.offer(row.offerset, ())
+            self._accounting.take(row)
             accepted = replace(row, phase=Phase.ACCEPTED, modified=now)
             self._pulling.add(accepted)
             return accepted
@@ -186,7 +213,7 @@ class Books:
 
         return await self._batches.do(operation, session=uuid)
 
-    async def extend(self, uuid: UUID, seconds: int, limits: Limits = ()) -> SessionRow:
+    async def extend(self, uuid: UUID, seconds: int, limits: Limits = (), quotas: tuple[Quota, ...] = ()) -> SessionRow:
         """Make an accepted session so much longer, or shorter where that is negative: it ends after now all the same.
 
         Raises IllegalMove, NoRoom.
@@ -196,7 +223,7 @@ class Books:
             row = await _find_live(transaction, uuid, now)
             assert row.slot is not None
             slot = longer(row.slot, seconds)
-            self._check_longer(row.slot, seconds, now)
+            self._check_longer(row.slot, seconds, now, quotas)
             quote = requoted(row.quote, self._prices.get(slot.platform), slot)
             _check_cost(quote, limits)
             how = "longer" if seconds > 0 else "shorter"
@@ -206,27 +233,31 @@ class Books:
             self.holdings.release(transaction, uuid)
             self.holdings.hold(transaction, uuid, bookings_of(slot))
             extended = replace(row, slot=slot, quote=quote, modified=now)
+            self._accounting.take(extended)
             if row.phase in (Phase.ACCEPTED, Phase.WAITING):
                 self._pulling.add(extended)
             return extended
 
         return await self._batches.do(operation, session=uuid)
 
-    def _check_longer(self, slot: Slot, seconds: int, now: int) -> None:
+    def _check_longer(self, slot: Slot, seconds: int, now: int, quotas: tuple[Quota, ...]) -> None:
         least = slot.end - max(now, slot.start) - 1
         if -seconds > least:
             raise NoRoom(f"It would be over already: it can be made {max(least, 0)} s shorter at most")
         if seconds > 0 and (room := room_after(self.timeline, slot, seconds)) < seconds:
             raise NoRoom(f"After it, {room} s are free, not {seconds} s", seconds=room)
+        if over := list(excess(self.timeline, slot, seconds, quotas)) if seconds > 0 else []:
+            room = room_after(self.timeline, slot, seconds, quotas)
+            raise NoRoom("; ".join(str(over_quota(one, "it").message) for one in over), seconds=room)
 
     @property
     def waiting(self) -> int:
         """How many operations wait for their turn."""
         return self._batches.waiting
 
-    def room_after(self, slot: Slot, most: int) -> int:
+    def room_after(self, slot: Slot, most: int, quotas: tuple[Quota, ...] = ()) -> int:
         """By how many seconds a session could be made longer now, `most` at most."""
-        return room_after(self.timeline, slot, most)
+        return room_after(self.timeline, slot, most, quotas)
 
     async def hasten(self, row: SessionRow) -> SessionRow | None:
         """Let a flexible session that is ready begin now, within what it holds; None where that would cost more than was
@@ -243,7 +274,9 @@ class Books:
                 return None
             self.holdings.release(transaction, row.uuid)
             self.holdings.hold(transaction, row.uuid, clip(bookings_of(slot), now))
-            return replace(row, slot=slot, modified=now)
+            hastened = replace(row, slot=slot, modified=now)
+            self._accounting.take(hastened)
+            return hastened
 
         return await self.write(operation)
 
@@ -262,6 +295,7 @@ class Books:
                 return False
             self.holdings.release(transaction, row.uuid)
             self.holdings.hold(transaction, row.uuid, clip(bookings_of(slot), now))
+            self._accounting.end(transaction, row, row.slot, now)
             return True
 
         return await self.write(operation)
@@ -330,7 +364,9 @@ class Books:
         """Hold only what the remaining offers of this need."""
         rows = await transaction.fetch(_OPEN, {"of": str(offerset), "at": Phase.OFFERED.value})
         self.holdings.release(transaction, offerset)
-        self.holdings.hold(transaction, offerset, envelope(row.slot for row in map(read_session, rows) if row.slot))
+        open_ = [read_session(row) for row in rows]
+        self.holdings.hold(transaction, offerset, envelope(row.slot for row in open_ if row.slot))
+        self._accounting.offer(offerset, open_)
 
     def _check_room(self, offerset: UUID, pieces: list[Booking], now: int) -> None:
         """The platform may have become smaller since the offer was made. Raises IllegalMove."""

@@ -1,9 +1,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from execbroker.books.holdings import core_seconds
 from execbroker.model.messages import MessageItem, reason
-from execbroker.scheduling.timeline import Booking
+from execbroker.scheduling.timeline import Booking, core_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 from collections.abc import Awaitable, Callable
 
+from execbroker.books.accounting import Accounting
 from execbroker.books.holdings import Holdings
 from execbroker.books.pulling import Pulling
 from execbroker.ledger.journal import FIRST, Entry, News, publish, read_news, sessions_of
@@ -15,9 +16,14 @@ class Following:
     """
 
     def __init__(
-        self, ledger: Ledger, holdings: Holdings, pulling: Pulling, relearn: Callable[[Transaction, str], Awaitable[None]]
+        self,
+        ledger: Ledger,
+        holdings: Holdings,
+        pulling: Pulling,
+        accounting: Accounting,
+        relearn: Callable[[Transaction, str], Awaitable[None]],
     ) -> None:
-        self._ledger, self._holdings, self._pulling = ledger, holdings, pulling
+        self._ledger, self._holdings, self._pulling, self._accounting = ledger, holdings, pulling, accounting
         self._relearn = relearn
         self.entry = FIRST
         """The entry of the journal up to which memory is as the ledger is."""
@@ -26,6 +32,7 @@ class Following:
         """Read everything back. What is written meanwhile is followed afterwards."""
         last = await self._ledger.written()
         await self._holdings.reload(now)
+        await self._accounting.reload(self._ledger, now)
         self._pulling.load(await self._ledger.waiting())
         self.entry = last  # only now: where it is interrupted, it is to be done again
 
@@ -43,6 +50,7 @@ class Following:
         for holder, pieces in news.held.items():
             self._holdings.follow(holder, pieces, news.offered.get(holder))
             self._pulling.follow(holder, waiting.get(holder))
+        await self._accounting.follow(transaction, news.held)
         for platform in news.platforms:
             await self._relearn(transaction, platform)
         self.entry = news.last

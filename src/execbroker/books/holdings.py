@@ -7,7 +7,7 @@ from uuid import UUID
 from execbroker.ledger.journal import Offered
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.transaction import Transaction
-from execbroker.scheduling.timeline import Booking, Place, Timeline
+from execbroker.scheduling.timeline import Booking, Place, Timeline, core_seconds
 
 PAST = 3600  # seconds of the past that are kept in memory, against a clock that steps back
 
@@ -159,7 +159,3 @@ class Holdings:
 
     def _take_anew(self) -> None:
         self.timeline.rebuild((piece for pieces in self._held.values() for piece in pieces), self._known_from)
-
-
-def core_seconds(pieces: Iterable[Booking]) -> int:
-    return sum(piece.amounts.cores * (piece.end - piece.start) for piece in pieces)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from execbroker.books.accounting import Accounting
 from execbroker.books.holdings import PAST, Holdings
 from execbroker.ledger.rows import SessionRow, read_session
 from execbroker.ledger.tables import sessions
@@ -32,8 +33,8 @@ class Pulling:
     As the holdings, what changes within a transaction can be undone.
     """
 
-    def __init__(self, holdings: Holdings, prices: Mapping[str, Prices]) -> None:
-        self._holdings, self._prices = holdings, prices
+    def __init__(self, holdings: Holdings, prices: Mapping[str, Prices], accounting: Accounting) -> None:
+        self._holdings, self._prices, self._accounting = holdings, prices, accounting
         self._waiting: dict[UUID, SessionRow] = {}
         self._queues: dict[str, deque[UUID]] = {}
         self._again: set[str] = set()
@@ -148,15 +149,22 @@ class Pulling:
             return False
         self._holdings.release(transaction, row.uuid)
         self._holdings.hold(transaction, row.uuid, bookings_of(found))
-        self._know(row.uuid, replace(row, slot=found))
+        moved = replace(row, slot=found)
+        self._accounting.take(moved)
+        self._know(row.uuid, moved)
         return True
 
     def _place_for(self, row: SessionRow, slot: Slot, last: int, now: int) -> Slot | None:
         timeline, held = self._holdings.timeline, self._holdings.of(row.uuid)
-        prices, limits = self._prices.get(slot.platform), most_of(row.quote)
+        prices, limits, quotas = self._prices.get(slot.platform), most_of(row.quote), self._accounting.quotas(slot.platform, row)
         timeline.give(held)
         try:
-            return replaced(timeline, slot, now, last, prices, limits, staged_of(row.quote))
+            with self._accounting.without(row.uuid):
+                found = replaced(timeline, slot, now, last, prices, limits, staged_of(row.quote), quotas)
+                if found is None and quotas and last == slot.start:  # brought away at the same time, it takes no more than before
+                    there = replaced(timeline, replace(slot, floor=last), now, last, prices, limits, staged_of(row.quote))
+                    found = there and replace(there, floor=slot.floor)
+                return found
         finally:
             timeline.take(held)
 

@@ -145,6 +145,10 @@ class AsyncClient:
         """What may be asked here: `platforms` with their nodes, and the `kinds` by family."""
         return _document(await self._get("/platforms"))
 
+    async def me(self) -> dict[str, Any]:
+        """Who you are, and for each of the `platforms` its `limits` of one session, and your `quotas` with what is `left`."""
+        return _document(await self._get("/me"))
+
     async def output(self, uuid: UUID | str, stream: Literal["stdout", "stderr"] = "stdout", offset: int = 0) -> bytes:
         """What a session wrote, from byte `offset` on."""
         return (await self._get(f"/sessions/{uuid}/{stream}", offset=offset)).content

@@ -76,6 +76,7 @@ class Client:
     sessions = _blocking(AsyncClient.sessions)
     offersets = _blocking(AsyncClient.offersets)
     platforms = _blocking(AsyncClient.platforms)
+    me = _blocking(AsyncClient.me)
     output = _blocking(AsyncClient.output)
     files = _blocking(AsyncClient.files)
     download = _blocking(AsyncClient.download)

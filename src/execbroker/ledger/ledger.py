@@ -14,10 +14,20 @@ from execbroker.errors import Busy, Interrupted, StorageFull
 from execbroker.ledger.changes import Changes
 from execbroker.ledger.database import PATIENCE, Database
 from execbroker.ledger.journal import FIRST, LATEST, Entry
-from execbroker.ledger.rows import BOOKED, OfferSetRow, SessionRow, read_booking, read_offerset, read_session
-from execbroker.ledger.tables import bookings, callbacks, events, forgotten, journal, measures, offersets, sessions
+from execbroker.ledger.rows import (
+    BOOKED,
+    OfferSetRow,
+    SessionRow,
+    Usage,
+    read_booking,
+    read_offerset,
+    read_session,
+    read_usage,
+)
+from execbroker.ledger.tables import bookings, callbacks, events, forgotten, journal, measures, offersets, sessions, usage
 from execbroker.ledger.transaction import Transaction
-from execbroker.model.phases import FINAL, Phase
+from execbroker.model.phases import FINAL, HOLDING, Phase
+from execbroker.scheduling.months import month_of
 from execbroker.scheduling.timeline import Booking
 
 _RETRY = 0.1  # seconds
@@ -163,6 +173,15 @@ class Ledger:
         rows = await self.rows(select(sessions).where(accepted, sessions.c.slot.contains('"floor":')))
         return [read_session(row) for row in rows]
 
+    async def holding(self) -> list[SessionRow]:
+        """The offers that can still be accepted, and the sessions that have not ended."""
+        rows = await self.rows(select(sessions).where(sessions.c.phase.in_([phase.value for phase in HOLDING])))
+        return [read_session(row) for row in rows]
+
+    async def usage(self, since: int) -> list[Usage]:
+        """What ended sessions have used in the months from `since` on."""
+        return [read_usage(row) for row in await self.rows(select(usage).where(usage.c.month >= since))]
+
     async def next_due(self) -> int | None:
         """When the engine has something to do next."""
         wait = case((sessions.c.leased_until > sessions.c.due, sessions.c.leased_until), else_=sessions.c.due)
@@ -219,14 +238,15 @@ class Ledger:
             await _delete_sessions(transaction, sessions.c.uuid.in_([str(uuid) for uuid in uuids]))
 
     async def purge(self, before: int, unused_before: int) -> None:
-        """Delete the offers nobody took that ended before `unused_before`, what brokers have told each other until then, and
-        measures from before `before`."""
+        """Delete the offers nobody took that ended before `unused_before`, what brokers have told each other until then,
+        measures from before `before`, and what was used in months that were over by then."""
         never = sessions.c.phase.in_([Phase.REJECTED.value, Phase.EXPIRED.value])
         kept = select(sessions.c.offerset)
         async with self.write() as transaction:
             await _delete_sessions(transaction, and_(never, sessions.c.modified < unused_before))
             await transaction.grind(delete(offersets).where(offersets.c.modified < unused_before, offersets.c.uuid.not_in(kept)))
             await transaction.grind(delete(callbacks).where(callbacks.c.offerset.not_in(select(offersets.c.uuid))))
+            await transaction.grind(delete(usage).where(usage.c.month < month_of(before)))
             await transaction.grind(delete(measures).where(measures.c.time < before))
             last = select(func.max(journal.c.seq)).scalar_subquery()  # by which brokers know where they are
             old = select(func.max(journal.c.seq)).where(journal.c.time < unused_before).scalar_subquery()  # no gap after it

@@ -43,7 +43,7 @@ class SessionRow:
     """One session, from the offer to its end; its own job: `due` is when the engine looks at it next.
 
     `outcome` is how it will end once it is released. `slot` is None for a session that was refused. `quote` is the JSON text
-    of what it was offered for.
+    of what it was offered for. `groups` are those that its owner had when it was asked for.
     """
 
     uuid: UUID
@@ -62,6 +62,19 @@ class SessionRow:
     state: State = field(default_factory=State)
     due: int | None = None
     lease: str | None = None
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The core-seconds that an ended session has used of a platform in a `month`, given by its first second."""
+
+    session: UUID
+    month: int
+    platform: str
+    owner: str
+    groups: tuple[str, ...]
+    core_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,7 @@ def session_values(row: SessionRow) -> dict[str, Any]:
         "secret": row.secret,
         "quote": row.quote,
         "due": row.due,
+        "groups": groups_text(row.groups),
     }
 
 
@@ -143,7 +157,24 @@ def read_session(row: Any) -> SessionRow:
         quote=row.quote,
         due=row.due,
         lease=row.lease,
+        groups=read_groups(row.groups),
     )
+
+
+def usage_values(row: Usage) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _USAGE} | {"session": str(row.session), "groups": groups_text(row.groups)}
+
+
+def read_usage(row: Any) -> Usage:
+    return Usage(UUID(row.session), row.month, row.platform, row.owner, read_groups(row.groups), row.core_seconds)
+
+
+def groups_text(groups: tuple[str, ...]) -> str | None:
+    return _DUMP(groups) if groups else None
+
+
+def read_groups(text: str | None) -> tuple[str, ...]:
+    return tuple(json.loads(text)) if text else ()
 
 
 def read_booking(
@@ -186,6 +217,7 @@ def state_text(state: State) -> str:
 BOOKED = ("platform", "node", "start", "end", "cores", "memory", "storage", "kind", "count")
 _CALLBACK = tuple(one.name for one in fields(CallbackRow))
 _OFFERSET = tuple(one.name for one in fields(OfferSetRow))
+_USAGE = tuple(one.name for one in fields(Usage))
 _SLOT = {one.name: one.default for one in fields(Slot)}
 _SHARE = tuple(one.name for one in fields(Share))
 _DUMP = json.JSONEncoder(separators=(",", ":")).encode

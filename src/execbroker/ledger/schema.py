@@ -5,7 +5,7 @@ from sqlalchemy.exc import DBAPIError
 from execbroker.errors import StartupError
 from execbroker.ledger.database import Database
 
-HEAD = "0006"
+HEAD = "0007"
 
 
 def prepare(database: Database) -> None:

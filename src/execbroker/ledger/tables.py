@@ -37,6 +37,7 @@ sessions = Table(
     Column("leased_until", BigInteger),
     Column("lease", String(36)),
     Column("quote", Text),
+    Column("groups", Text),
     Index(None, "offerset"),
     Index(None, "phase", "expires"),
     Index(None, "due"),
@@ -170,4 +171,18 @@ replies = Table(
     Column("headers", Text),
     Column("body", Text),
     Index(None, "created"),
+)
+
+# What ended sessions have used of a platform, in core-seconds, by the first second of each month that they ran in. It is kept for
+# as long as the month lasts, whatever becomes of the session. `groups` is JSON, as with sessions.
+usage = Table(
+    "usage",
+    metadata,
+    Column("session", String(36), primary_key=True),
+    Column("month", BigInteger, primary_key=True),
+    Column("platform", String(64), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("groups", Text),
+    Column("core_seconds", BigInteger, nullable=False),
+    Index(None, "month"),
 )

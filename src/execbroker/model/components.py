@@ -1,4 +1,5 @@
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
 from uuid import UUID
 
 from execbroker.model.base import Float, Kinded, Uri, Wire
@@ -7,7 +8,7 @@ from execbroker.model.options import Option
 from execbroker.model.phases import LifecyclePhase
 from execbroker.model.registry import Family, published
 from execbroker.model.times import DateTime, Duration, Instant, Interval
-from execbroker.model.waist import Launch, Source
+from execbroker.model.waist import Launch, Named, Source
 
 
 class AbstractCostItem(Kinded):
@@ -137,6 +138,10 @@ class AbstractDataResource(LifecycleComponent):
         """The files to fetch. Raises ValueError, with what would be right, where there is nothing to fetch from."""
         raise NotImplementedError
 
+    def names(self) -> Iterator[Named]:
+        """What a platform may have rules for. Called only where there is something to fetch."""
+        return (Named("data", "location", source.url) for source in self.sources())
+
 
 class UnknownDataResource(AbstractDataResource):
     pass
@@ -145,6 +150,9 @@ class UnknownDataResource(AbstractDataResource):
 class AbstractExecutable(LifecycleComponent):
     """What is to be run."""
 
+    SORT: ClassVar[str] = "programs"
+    """What its sources are."""
+
     def reasons_against(self) -> list[MessageItem]:
         """What is wrong with it, whatever the platform; [] where nothing is."""
         return []
@@ -152,6 +160,13 @@ class AbstractExecutable(LifecycleComponent):
     def launch(self) -> Launch:
         """What a platform has to do to run it. Called only where there is nothing against it."""
         raise NotImplementedError
+
+    def names(self) -> Iterator[Named]:
+        """What a platform may have rules for. Called only where there is nothing against it."""
+        launch = self.launch()
+        yield from (Named(self.SORT, "location", source.url) for source in launch.sources)
+        if launch.image:
+            yield Named("images", "location", launch.image)
 
 
 class UnknownExecutable(AbstractExecutable):

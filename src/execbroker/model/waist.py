@@ -22,6 +22,15 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """Something that a request names, for which a platform may have rules: its `sort`, the `path` of the field, the `text`."""
+
+    sort: str
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Mount:
     """`source`, a path relative to the job's folder, is seen at `path`: absolute, or relative to the session's home."""
 

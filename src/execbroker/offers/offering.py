@@ -41,14 +41,16 @@ def answer_to(wanted: Wanted, choices: list[Choice], now: int, reasons: list[Mes
         messages=_MESSAGES.dump_json(list(messages), exclude_none=True).decode() if messages else "[]",
     )
     offers = tuple(
-        session_of(offerset, _promised(wanted, choice.slot), rank, now, quote_of(wanted, choice))
+        session_of(offerset, _promised(wanted, choice.slot), rank, now, quote_of(wanted, choice), wanted.groups)
         for rank, choice in enumerate(choices)
     )
     callbacks = tuple(rows_of(wanted.plan.request.callbacks or (), offerset.uuid)) if offers else ()
     return Answer(offerset, offers, messages, callbacks)
 
 
-def session_of(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int, quote: str | None = None) -> SessionRow:
+def session_of(
+    offerset: OfferSetRow, slot: Slot | None, rank: int, now: int, quote: str | None = None, groups: tuple[str, ...] = ()
+) -> SessionRow:
     return SessionRow(
         uuid=new_uuid(),
         offerset=offerset.uuid,
@@ -61,6 +63,7 @@ def session_of(offerset: OfferSetRow, slot: Slot | None, rank: int, now: int, qu
         slot=slot,
         secret=secrets.token_urlsafe(24),
         quote=quote,
+        groups=groups,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from execbroker.model.messages import MessageItem, reason
 from execbroker.offers.countering import counter_offers, without_limit
 from execbroker.offers.limiting import PERFORMANCE
+from execbroker.offers.quotas import over_limits, over_quotas, without_quotas
 from execbroker.offers.wanting import Wanted
 from execbroker.scheduling.amounts import Amounts
 from execbroker.scheduling.asks import Ask, Part
@@ -24,15 +25,18 @@ def why_not(timeline: Timeline, wanted: Wanted, now: int) -> list[MessageItem]:
     able = {candidate.platform for candidate in wanted.candidates}
     reasons: list[MessageItem] = []
     for platform in wanted.platforms:
-        large = list(_too_large(timeline, wanted, platform))
+        large = [*over_limits(timeline, wanted, platform), *_too_large(timeline, wanted, platform)]
         reasons += large or (_no_room(timeline, wanted, ask, platform, now) if platform in able else [])
     return [*reasons, *(counter_offers(timeline, wanted, now) if not wanted.plan.reasons else [])]
 
 
 def _no_room(timeline: Timeline, wanted: Wanted, ask: Ask, platform: str, now: int) -> list[MessageItem]:
     here = replace(ask, candidates=tuple(candidate for candidate in ask.candidates if candidate.platform == platform))
-    if dear := list(_too_dear(timeline, wanted, here, platform, now)):
-        return dear
+    over = over_quotas(timeline, wanted, here, now)
+    here = without_quotas(here) if over else here
+    dear = list(_too_dear(timeline, wanted, here, platform, now))
+    if over or dear:
+        return [*over, *dear]
     for name, path, without in (
         ("storage", "storage", replace(here, storages=())),
         ("licences", "compute.licences", replace(here, licences=())),

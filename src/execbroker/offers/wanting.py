@@ -33,6 +33,8 @@ class Wanted:
     limit: int
     longest: int
     elsewhere: tuple[Candidate, ...] = ()
+    groups: tuple[str, ...] = ()
+    """Those of the owner."""
 
     @property
     def ask(self) -> Ask:

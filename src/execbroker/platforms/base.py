@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from execbroker.model.messages import MessageItem
+from execbroker.model.policies import Policy
 from execbroker.model.prices import WEEKDAYS, Hour, Prices, Weekday, Zone
 from execbroker.model.times import Clock, Duration
 from execbroker.model.waist import Capacity, Counts, Flavour, Job, Launch, Mount, Node, Progress, Slot, Source, Status
@@ -83,6 +84,9 @@ class PlatformSettings(Section):
         description="Which flexible sessions are pulled forward first: those with the higher number.",
     )
     kept: list[KeptSettings] = Field(default_factory=list, description="What is kept for interactive work, and when.")
+    policies: list[Policy] = Field(
+        default_factory=list, description="Who may use it, for what, how much: the first rule that is for the caller applies."
+    )
     release: Duration = Field(
         timedelta(seconds=5), description="How long stopping a session and collecting its results may take."
     )

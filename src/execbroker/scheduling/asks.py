@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from execbroker.model.prices import Currency, Prices
 from execbroker.model.waist import Counts
 from execbroker.scheduling.amounts import Amounts, counts_of
+from execbroker.scheduling.quotas import Most, Quota
 
 FOREVER = 1 << 40  # seconds; beyond any time that is asked for
 
@@ -48,7 +49,8 @@ class Candidate:
 
     It takes `prepare` seconds to stage `staged` bytes and make ready, with `staging` MB/s of the platform's bandwidth, and
     `release` seconds to stop. `parts` are the ask's where they are others there, each accelerator of a kind that it has.
-    `performance` is that of a core, `throughput` in MB/s; of flexible sessions, those of higher `priority` come first.
+    `performance` is that of a core, `throughput` in MB/s; of flexible sessions, those of higher `priority` come first. It may
+    have `most` there, and what the `quotas` leave.
     """
 
     platform: str
@@ -61,6 +63,8 @@ class Candidate:
     performance: float = 1.0
     throughput: float | None = None
     priority: int = 0
+    most: Most | None = None
+    quotas: tuple[Quota, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

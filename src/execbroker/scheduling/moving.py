@@ -1,12 +1,15 @@
 """What becomes of slots that are held already: pulled forward, moved to another node, made longer."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from execbroker.model.prices import Currency, Prices
 from execbroker.model.waist import Slot
+from execbroker.scheduling.accounts import Excess
 from execbroker.scheduling.amounts import NOTHING, Amounts
 from execbroker.scheduling.asks import Ask, Candidate, Part, Range, StorageAsk
+from execbroker.scheduling.charges import size_of
+from execbroker.scheduling.quotas import Quota
 from execbroker.scheduling.search import Search
 from execbroker.scheduling.timeline import Booking, Timeline, bookings_of, combine
 
@@ -21,12 +24,14 @@ def replaced(
     prices: Prices | None = None,
     limits: Limits = (),
     staged: int = 0,
+    quotas: tuple[Quota, ...] = (),
 ) -> Slot | None:
     """The earliest place for the same session on its platform that starts by `last` and not before its floor; None where
-    there is none. What it holds now must have been given back before. `limits` are what it may cost, with `staged` bytes."""
+    there is none. What it holds now must have been given back before. `limits` are what it may cost, with `staged` bytes;
+    `quotas` what its owner may hold."""
     assert slot.floor is not None
     prepare = slot.start - slot.prepare
-    candidate = Candidate(slot.platform, prepare, slot.done - slot.end, slot.staging, staged, prices)
+    candidate = Candidate(slot.platform, prepare, slot.done - slot.end, slot.staging, staged, prices, quotas=quotas)
     ask = Ask(
         parts=tuple(
             Part(_exactly(share.cores), _exactly(share.memory), tuple((kind, _exactly(n)) for kind, n in share.accelerators))
@@ -70,11 +75,18 @@ def fits(timeline: Timeline, pieces: Iterable[Booking]) -> bool:
     )
 
 
-def room_after(timeline: Timeline, slot: Slot, most: int) -> int:
+def excess(timeline: Timeline, slot: Slot, seconds: int, quotas: Iterable[Quota]) -> Iterator[Excess]:
+    """By how much quotas would be passed if a slot were so much longer."""
+    cores, memory, *_ = size_of(slot)
+    for quota in quotas:
+        yield from timeline.accounts.excess(quota, cores, memory, slot.done, slot.done + seconds)
+
+
+def room_after(timeline: Timeline, slot: Slot, most: int, quotas: Collection[Quota] = ()) -> int:
     """By how many seconds it could be made longer, `most` at most."""
     room, beyond, trial = 0, most + 1, most
     while beyond - room > 1:
-        if fits(timeline, added(slot, trial)):
+        if fits(timeline, added(slot, trial)) and not any(excess(timeline, slot, trial, quotas)):
             room = trial
         else:
             beyond = trial

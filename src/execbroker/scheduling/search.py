@@ -2,12 +2,13 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from execbroker.model.waist import Share, Slot
 from execbroker.scheduling.amounts import NOTHING, Amounts, counts_of
-from execbroker.scheduling.asks import Ask, Candidate, Range
+from execbroker.scheduling.asks import FOREVER, Ask, Candidate, Range
 from execbroker.scheduling.flavours import flavour_amounts, smallest_flavour
 from execbroker.scheduling.grid import Sieve
 from execbroker.scheduling.intervals import common, covered, inside
@@ -17,6 +18,18 @@ from execbroker.scheduling.timeline import BATCH, Site, Timeline, open_to_batch
 
 Piece = tuple[int, int, Row]
 """What is held from when to when, in seconds relative to the start."""
+
+
+class Spare(NamedTuple):
+    """What each part, and all storage together, may have besides the least that is asked for."""
+
+    cores: int = FOREVER
+    memory: int = FOREVER
+    accelerators: int = FOREVER
+    storage: int = FOREVER
+
+
+_ANY = Spare()
 
 
 def rank(slot: Slot) -> tuple[int, int, int]:
@@ -38,7 +51,12 @@ class Search:
         self._groups = groups([(self._least(index), self._storages_at(index)) for index in range(len(self._wanted))])
         alike = {index: first for first, group in self._groups for index in group}
         self._first_alike = [alike[index] for index in range(len(self._wanted))]
-        self.possible = None not in self.flavours and self._shared is not None and None not in self._parts
+        known = None not in self.flavours and self._shared is not None and None not in self._parts
+        self._accounts, self._size = timeline.accounts, self._total() if candidate.most or candidate.quotas else NOTHING
+        self.over = tuple(self._over()) if candidate.most else ()
+        """Of what more is asked for than one session may have: how much, and how much it may."""
+        self.possible = known and not self.over
+        self._pools = self._all_pools()
         self._sieves: dict[int, Sieve] = {}
 
     def first(self, start: int, last: int) -> Slot | None:
@@ -53,8 +71,13 @@ class Search:
         return None
 
     def affordable(self, start: int, last: int) -> list[tuple[int, int]]:
-        """The starts within [start, last] at which the smallest acceptable session costs no more than it may."""
+        """The starts within [start, last] at which the smallest acceptable session costs no more than it may, and uses no more
+        of a month than is left."""
         found = [(start, last)]
+        prepare, length, cores = self.candidate.prepare, self.candidate.prepare + self._done, self._size.cores
+        for quota in self.candidate.quotas:
+            begins = self._accounts.starts(quota, start - prepare, last - prepare, length, cores)
+            found = common(found, [(first + prepare, final + prepare) for first, final in begins])
         prices, limits = self.candidate.prices, self.ask.limits
         if prices and limits and start <= last:
             use = self.use
@@ -89,13 +112,23 @@ class Search:
         one = self._on_one_node if len(self._wanted) == 1 else self._on_several
         while (opened := self._pools_from(start, last)) is not None:
             slot = one(opened, last)
-            if slot is None or not self._shared or self._pools_from(slot.start, slot.start) is not None:
+            if slot is None or not self._pools or self._pools_from(slot.start, slot.start) is not None:
                 return slot
             start = slot.start + 1
         return None
 
     def _pools_from(self, start: int, last: int) -> int | None:
-        return start if not self._shared else fit(self._site.shared, self._shared, start, last)
+        """The first second within [start, last] at which there is room in all of them."""
+        while True:
+            found = start
+            for profile, pieces in self._pools:
+                later = fit(profile, pieces, found, last)
+                if later is None:
+                    return None
+                found = later
+            if found == start or len(self._pools) == 1:
+                return found
+            start = found
 
     def _on_one_node(self, start: int, last: int) -> Slot | None:
         best: Slot | None = None
@@ -138,7 +171,9 @@ class Search:
         """All stretches of starts within [start, last] at which there is room for every part and in the pools."""
         if self._guarded:
             last = min(last, self._site.kept_until - self._done)
-        found = windows(self._site.shared, self._shared or [], start, last)
+        found = [(start, last)]
+        for profile, pieces in self._pools:
+            found = common(found, windows(profile, pieces, start, last))
         by_part: dict[int, dict[int, list[tuple[int, int]]]] = {}
         for first, group in self._groups:
             pieces, profiles = self._pieces(first), self._site.profiles
@@ -216,6 +251,49 @@ class Search:
             pieces.append((-prepare, 0, row))
         return pieces
 
+    def _all_pools(self) -> list[tuple[Profile, list[Piece]]]:
+        """What all nodes share, and what owner and groups have quotas on."""
+        pools = [(self._site.shared, self._shared)] if self._shared else []
+        for quota in self.candidate.quotas:
+            if any(most is not None for most in quota.at_once):
+                row = quota.row(self._size.cores, self._size.memory)
+                pools.append((self._accounts.profile(quota.account), [(-self.candidate.prepare, self._done, row)]))
+        return pools
+
+    def _total(self) -> Amounts:
+        """What the smallest acceptable session has of all its nodes."""
+        held = NOTHING
+        for index in range(len(self._wanted)):
+            held = held.plus(plain(self._least(index)))
+        return held
+
+    def _over(self) -> Iterator[tuple[str, int, int]]:
+        assert self.candidate.most is not None
+        yield from self.candidate.most.over(
+            cores=self._size.cores,
+            memory=self._size.memory,
+            storage=sum(storage.size.min for storage in self.ask.storages),
+            accelerators=sum(count for _, count in self._size.counts),
+            nodes=len(self._wanted),
+            duration=self.ask.duration,
+        )
+
+    def _spare(self, prepare: int, done: int) -> Spare:
+        """What limits and quotas leave, divided equally."""
+        most, quotas = self.candidate.most, self.candidate.quotas
+        if most is None and not quotas:
+            return _ANY
+        cores, memory, accelerators, storage = (
+            FOREVER if most is None or (limit := getattr(most, name)) is None else limit for name in Spare._fields
+        )
+        for quota in quotas:
+            room = self._accounts.room(quota, prepare, done)
+            cores, memory = min(cores, room[0]), min(memory, room[1])
+        parts, size = len(self._wanted), self._size
+        kinds = max(1, sum(len(part.accelerators) for part in self._wanted))
+        fewer = sum(count for _, count in size.counts)
+        return Spare((cores - size.cores) // parts, (memory - size.memory) // parts, (accelerators - fewer) // kinds, storage)
+
     @property
     def _staging(self) -> int:
         """MB/s of the platform's bandwidth, all of it at most."""
@@ -239,7 +317,8 @@ class Search:
     def _sized(self, start: int, nodes: list[int], *, enlarge: bool) -> Slot:
         ask, prepare, end = self.ask, start - self.candidate.prepare, start + self.ask.duration
         done = start + self._done
-        shares = tuple(self._share(index, node, prepare, done, enlarge=enlarge) for index, node in enumerate(nodes))
+        spare = self._spare(prepare, done) if enlarge else _ANY
+        shares = tuple(self._share(index, node, prepare, done, spare, enlarge=enlarge) for index, node in enumerate(nodes))
         home = self._site.shared if self._pooled else self._site.profiles[nodes[0]]
         return Slot(
             platform=self.candidate.platform,
@@ -248,7 +327,7 @@ class Search:
             start=start,
             end=end,
             done=done,
-            storages=self._storages(home, prepare, done, enlarge=enlarge),
+            storages=self._storages(home, prepare, done, spare, enlarge=enlarge),
             pooled=self._pooled,
             licences=ask.licences,
             staging=self._staging if prepare < start else 0,
@@ -267,7 +346,7 @@ class Search:
                 found[index] = replace(shares[index], cores=least.cores, memory=least.memory, accelerators=least.counts)
         return tuple(found)
 
-    def _share(self, index: int, node: int, prepare: int, done: int, *, enlarge: bool) -> Share:
+    def _share(self, index: int, node: int, prepare: int, done: int, spare: Spare, *, enlarge: bool) -> Share:
         name, part, flavour = self._site.names[node], self._wanted[index], self.flavours[index] if self.flavours else None
         if flavour:
             return Share(name, flavour.cores, flavour.memory, flavour.accelerators, flavour.name)
@@ -279,12 +358,12 @@ class Search:
             free = free.smallest(of_batch(free))
         return Share(
             name,
-            _most(part.cores, free.cores),
-            _most(part.memory, free.memory),
-            counts_of((kind, _most(count, free.of(kind))) for kind, count in part.accelerators),
+            _most(part.cores, min(free.cores, part.cores.min + spare.cores)),
+            _most(part.memory, min(free.memory, part.memory.min + spare.memory)),
+            counts_of((kind, _most(n, min(free.of(kind), n.min + spare.accelerators))) for kind, n in part.accelerators),
         )
 
-    def _storages(self, home: Profile, prepare: int, done: int, *, enlarge: bool) -> tuple[tuple[int, int], ...]:
+    def _storages(self, home: Profile, prepare: int, done: int, spare: Spare, *, enlarge: bool) -> tuple[tuple[int, int], ...]:
         storages: list[tuple[int, int]] = []
         for index, storage in enumerate(self.ask.storages):
             kept, size = done + storage.lifetime, storage.size.min
@@ -292,7 +371,7 @@ class Search:
                 # A larger storage must fit beside the others for as long as it is kept; the others count with their minimum
                 # until they have been enlarged themselves.
                 others = sum(other.size.min for other in self.ask.storages[index + 1 :]) + sum(size for size, _ in storages)
-                size = _most(storage.size, int(home.least(prepare, kept)[2]) - others)
+                size = _most(storage.size, min(int(home.least(prepare, kept)[2]), spare.storage) - others)
             storages.append((size, kept))
         return tuple(storages)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from execbroker.model.prices import Calendar
 from execbroker.model.waist import Capacity, Flavour, Share, Slot
+from execbroker.scheduling.accounts import Accounts
 from execbroker.scheduling.amounts import BASIC, NOTHING, Amounts, counts_of
 from execbroker.scheduling.asks import FOREVER
 from execbroker.scheduling.grid import Grid
@@ -205,6 +206,7 @@ class Timeline:
 
     def __init__(self) -> None:
         self.sites: dict[str, Site] = {}
+        self.accounts = Accounts()
         self._forgotten = 0
 
     def site(self, platform: str) -> Site:
@@ -271,6 +273,7 @@ class Timeline:
                 rows = np.array([site.row(piece.amounts) for piece in pieces], np.int32).reshape(-1, len(site.kinds))
                 site.load(node, times[:, 0], times[:, 1], rows.T)
             site.begin(since - since % HOUR)
+        self.accounts.rebuild(since)
 
     def forget(self, before: int) -> None:
         """Drop what ended before `before`, a few minutes late: what is taken or given there may count no more."""
@@ -279,6 +282,7 @@ class Timeline:
         self._forgotten = before
         for site in self.sites.values():
             site.forget(before)
+        self.accounts.forget(before)
 
 
 def bookings_of(slot: Slot) -> list[Booking]:
@@ -310,6 +314,10 @@ def envelope(slots: Iterable[Slot]) -> list[Booking]:
     """What alternatives hold together, only one of which will be: the pointwise maximum, as disjoint pieces."""
     members = [bookings_of(slot) for slot in slots]
     return combine([piece for pieces in members for piece in pieces], Amounts.largest)
+
+
+def core_seconds(pieces: Iterable[Booking]) -> int:
+    return sum(piece.amounts.cores * (piece.end - piece.start) for piece in pieces)
 
 
 def combine(pieces: list[Booking], how: Callable[[Amounts, Amounts], Amounts]) -> list[Booking]:

@@ -67,7 +67,7 @@ def read_url(url: str) -> Url:
     if "@" in parts.netloc:
         raise Forbidden("user and password may not stand in a URL")
     query = f"?{parts.query}" if parts.query else ""
-    return Url(parts.scheme, _host(parts.hostname or ""), port or PORTS[parts.scheme], f"{parts.path or '/'}{query}")
+    return Url(parts.scheme, read_host(parts.hostname or ""), port or PORTS[parts.scheme], f"{parts.path or '/'}{query}")
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:
@@ -80,8 +80,8 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
         raise Forbidden(f"it is not a URL ({error})") from error
 
 
-def _host(text: str) -> str:
-    """The host in lower-case ASCII, an address in its usual form."""
+def read_host(text: str) -> str:
+    """The host in lower-case ASCII, an address in its usual form. Raises Forbidden."""
     try:
         host = text if ":" in text else text.encode("idna").decode("ascii").lower().rstrip(".")
     except UnicodeError as error:

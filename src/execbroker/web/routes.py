@@ -223,9 +223,15 @@ async def files(
 
 
 @router.get("/platforms", operation_id="PlatformList")
-async def platforms(broker: Desk, codec: Speak) -> Response:
+async def platforms(broker: Desk, who: Who, codec: Speak) -> Response:
     """What may be asked here."""
-    return reply(codec, {"platforms": broker.platforms(), "kinds": kinds_spoken()})
+    return reply(codec, {"platforms": broker.platforms(who), "kinds": kinds_spoken()})
+
+
+@router.get("/me", operation_id="Me")
+async def me(broker: Desk, who: Who, codec: Speak) -> Response:
+    """Who you are, what you may have here, and what is left of it."""
+    return reply(codec, await broker.me(who))
 
 
 @router.get("/openapi.json", include_in_schema=False)

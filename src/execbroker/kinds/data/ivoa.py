@@ -1,8 +1,10 @@
+from collections.abc import Iterator
+
 from execbroker.kinds.naming import file_name
 from execbroker.model.base import Integer32, Uri, Wire
 from execbroker.model.components import DATA, AbstractDataResource
 from execbroker.model.registry import published
-from execbroker.model.waist import Source
+from execbroker.model.waist import Named, Source
 
 
 class IvoaObsCoreItem(Wire):
@@ -45,6 +47,15 @@ class IvoaDataResourceBlock(Wire):
         rows = (self.datalink, self.obscore)
         return next((row.access_url for row in rows if row and row.access_url), None)
 
+    def names(self) -> Iterator[Named]:
+        """Its identifiers, or that it has none."""
+        ids = {
+            "ivoa.ivoid": self.ivoid,
+            "ivoa.obscore.obs_publisher_did": self.obscore and self.obscore.obs_publisher_did,
+            "ivoa.datalink.ID": self.datalink and self.datalink.ID,
+        }
+        yield from [Named("ivoids", path, text) for path, text in ids.items() if text] or [Named("ivoids", "ivoa.ivoid", "")]
+
 
 @DATA.register(published("data", "ivoa-data-resource"))
 class IvoaDataResource(AbstractDataResource):
@@ -57,3 +68,7 @@ class IvoaDataResource(AbstractDataResource):
         if not url:
             raise ValueError("an IVOA data resource needs an `access_url` in `ivoa.datalink` or `ivoa.obscore`")
         return [Source(url, file_name(url))]
+
+    def names(self) -> Iterator[Named]:
+        yield from super().names()
+        yield from self.ivoa.names() if self.ivoa else ()

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Literal
 
 from execbroker.kinds.data.ivoa import IvoaDataResourceBlock
@@ -5,7 +6,7 @@ from execbroker.kinds.naming import safe_name
 from execbroker.model.base import Integer, Wire
 from execbroker.model.components import DATA, AbstractDataResource
 from execbroker.model.registry import published
-from execbroker.model.waist import Source
+from execbroker.model.waist import Named, Source
 
 
 class SkaoChecksumItem(Wire):
@@ -43,3 +44,8 @@ class SkaoDataResource(AbstractDataResource):
             raise ValueError("its `datasize` in bytes must be 0 or more, and that of a file")
         checksum = f"{block.checksum.type}:{block.checksum.value}".lower() if block.checksum else None
         return [Source(url, safe_name(block.objectname or url.rpartition("/")[2]), block.datasize, checksum)]
+
+    def names(self) -> Iterator[Named]:
+        yield from super().names()
+        yield Named("skao", "skao.namespace", (self.skao and self.skao.namespace) or "")
+        yield from self.ivoa.names() if self.ivoa else ()

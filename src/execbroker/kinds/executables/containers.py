@@ -1,8 +1,10 @@
+from collections.abc import Iterator
+
 from execbroker.model.base import Integer32, Wire
 from execbroker.model.components import EXECUTABLES, AbstractExecutable
 from execbroker.model.messages import MessageItem, reason
 from execbroker.model.registry import published
-from execbroker.model.waist import Launch
+from execbroker.model.waist import Launch, Named
 
 
 class DockerPlatformSpec(Wire):
@@ -57,6 +59,17 @@ class DockerContainer(AbstractExecutable):
         if self.privileged:
             against.append(reason("privileged", "executable.privileged", "Privileged containers are never run; leave out {path}"))
         return against
+
+    def names(self) -> Iterator[Named]:
+        image = self.image or DockerImageSpec()
+        for index, location in enumerate(image.locations or []):
+            yield Named("images", f"image.locations[{index}]", location)
+            if image.digest:  # by which it may be fetched, too
+                yield Named("images", "image.digest", f"{location.partition('@')[0]}@{image.digest}")
+        for index, port in enumerate((self.network and self.network.ports) or []):
+            for name, number in (("internal", port.internal), ("external", port.external)):
+                if number and number.port is not None:
+                    yield Named("ports", f"network.ports[{index}].{name}.port", str(number.port))
 
     def launch(self) -> Launch:
         command = (*([self.entrypoint] if self.entrypoint else []), *(self.command or []))

@@ -1,5 +1,5 @@
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 from execbroker.kinds.executables.python import location_against, requirements_against
@@ -22,6 +22,7 @@ class JupyterNotebook(AbstractExecutable):
     `parameters` are injected after the cell tagged `parameters`; `requirements` are installed for it.
     """
 
+    SORT: ClassVar[str] = "notebooks"
     location: str | None = None
     mode: Literal["interactive", "batch"] | None = None
     parameters: dict[str, Any] | None = None

@@ -1,0 +1,1 @@
+"""Who may use a platform, for what, and how much; pure."""
