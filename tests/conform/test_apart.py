@@ -182,6 +182,32 @@ def gateway_of(job: Job) -> int:
     return next(pid for pid in marked(str(job.uuid)) if b"--gateway" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
+LATE = """
+import os, socket, time
+while not os.path.exists("marks/go"):
+    time.sleep(0.01)
+listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+while True:
+    listener.accept()[0].recv(1000)
+"""
+
+
+def test_a_port_that_says_nothing_is_there_once_somebody_listens(apart: Site) -> None:
+    """Whatever its gateway takes meanwhile."""
+
+    async def go() -> None:
+        job = apart.job("python", "-c", LATE)
+        platform, job = apart.platform(), replace(job, launch=replace(job.launch, ports=(Port("PORT", "TCP"),)))
+        await platform.start(job)
+        assert await until(lambda: asyncio.to_thread(marked, str(job.uuid)), lambda pids: len(pids) >= 4)
+        assert [each.status for each in (await status(platform, job)).connectors] == ["PREPARING"]
+        await asyncio.to_thread((job.folder / "storage" / "marks" / "go").touch)
+        await reachable(platform, job)
+        await released(platform, job)
+
+    asyncio.run(go())
+
+
 def test_without_a_gateway_it_does_not_start(apart: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what leads out is there when the broker looks, and then no more."""
     program = tmp_path / "bin" / "slirp4netns"

@@ -129,7 +129,7 @@ class Platform(ABC):
         self.context = context
 
     async def open(self) -> None:
-        """Called once, before the broker answers anyone. Raises StartupError where this platform may not be used as it is set up."""
+        """Called once, before the broker answers anyone. Raises StartupError where it may not be used as it is set up."""
 
     @abstractmethod
     async def capacity(self) -> Capacity:

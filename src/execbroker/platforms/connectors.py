@@ -8,6 +8,7 @@ from uuid import UUID
 from execbroker.model.waist import Connector, Job, Port
 
 PATIENCE = 0.5
+SILENCE = 0.2
 _SCHEMES = {"HTTP": "http", "HTTPS": "https"}
 
 
@@ -39,13 +40,14 @@ class Connectors:
 
 
 async def answers(number: int, http: bool) -> bool:
-    """Whether a port of the loopback interface answers HTTP, whatever the status, or else takes connections at all."""
+    """Whether a port of the loopback interface answers HTTP, whatever the status, or else takes connections and keeps them:
+    a gateway in front of a session's network takes each, and ends it where nobody listens."""
     writer = None
     try:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection("127.0.0.1", number)
             if not http:
-                return True
+                return await _stays(reader)
             writer.write(b"GET / HTTP/1.0\r\nHost: 127.0.0.1:%d\r\n\r\n" % number)
             return (await reader.read(5)).startswith(b"HTTP")
     except (OSError, TimeoutError):
@@ -55,6 +57,14 @@ async def answers(number: int, http: bool) -> bool:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+
+async def _stays(reader: asyncio.StreamReader) -> bool:
+    try:
+        async with asyncio.timeout(SILENCE):
+            return bool(await reader.read(1))
+    except TimeoutError:
+        return True
 
 
 def _location(job: Job, port: Port, number: int) -> str:

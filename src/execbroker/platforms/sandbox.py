@@ -20,13 +20,7 @@ _ETC = (
 )
 _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _CAREFUL = ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
-_MASKED = (
-    "kcore",
-    "keys",
-    "latency_stats",
-    "sched_debug",
-    "timer_list",
-)  # of all processes, and open to those of root
+_OF_ALL = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list")  # below /proc; root's processes might read them
 _UNCOVERABLE = ("/usr", "/etc", "/proc", "/dev", "/sys", *_SYSTEM)
 
 
@@ -125,7 +119,7 @@ def _system() -> list[str]:
     words += ["--proc", "/proc"]
     for name in ("/proc/sys", "/proc/sysrq-trigger"):
         words += ["--ro-bind-try", name, name]
-    for name in _MASKED:
+    for name in _OF_ALL:
         if Path("/proc", name).exists():
             words += ["--ro-bind", "/dev/null", f"/proc/{name}"]
     return words
@@ -140,7 +134,7 @@ def find_bubblewrap(
     if not program:
         return None, "the program bwrap is not installed; install bubblewrap"
     why = ""
-    for network, user in product(networks, (True, False)):
+    for user, network in product((True, False), networks):
         found = Bubblewrap(program, user, hidden, network)
         why = _try(found, trial)
         if not why:
