@@ -166,6 +166,7 @@ async def running(config: Config, clock: Clock, metrics: Metrics, *, engine: boo
             stack.push_async_callback(parts.issuers.close)
         for platform in parts.platforms.values():
             stack.push_async_callback(platform.close)
+            await platform.open()
         with _to_stay():
             await parts.books.open()
         stack.callback(gc.unfreeze)

@@ -3,6 +3,7 @@ import signal
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,3 +121,40 @@ def test_a_platform_that_fails_is_logged_in_json_lines(own_broker: Site) -> None
     assert code == 0
     [line] = err.splitlines()
     assert json.loads(line)["event"] == "platform.unreachable"
+
+
+ACCOUNTS = {"mode": "accounts", "admin": {"username": "boss", "password": "correct horse"}}
+STRANGER = """
+from execbroker.platforms.fake import Fake
+
+class Open(Fake):
+    isolating = False
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"type": "local", "isolation": "none"}, "leave out the setting isolation: none"),
+        ({"type": "local", "network": "shared"}, "leave out the setting network: shared"),
+        (
+            {"type": "open", "nodes": [{"cores": 1, "memory": 1}]},
+            "platforms of type open do not keep sessions of several users apart",
+        ),
+    ],
+)
+def test_with_accounts_it_refuses_platforms_that_keep_nobody_apart(tmp_path: Path, settings: dict[str, Any], why: str) -> None:
+    """The last one is of a package that somebody else installed."""
+    strange = tmp_path / "site" / "stranger-1.0.dist-info"
+    strange.mkdir(parents=True)
+    (tmp_path / "site" / "stranger.py").write_text(STRANGER)
+    (strange / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (strange / "entry_points.txt").write_text("[execbroker.platforms]\nopen = stranger:Open\n")
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"platforms": [{"name": "here", **settings}], "auth": ACCOUNTS}))
+    words = ("serve", "--config", str(config), "--port", "0", "--data", str(tmp_path / "data"))
+    done = execbroker(*words, PYTHONPATH=str(tmp_path / "site"))
+    assert (done.code, done.out) == (2, "")
+    assert why in done.err
+    assert "platform here: " in done.err
+    assert len(done.err.splitlines()) == 1

@@ -218,7 +218,7 @@ def test_several_users_need_isolation(
     """On a machine on which nothing is installed."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StartupError, match=why):
-        asyncio.run(apart.having(**settings).platform().capacity())
+        asyncio.run(apart.having(**settings).platform().open())
 
 
 def test_one_user_alone_may_have_an_own_network_too(boxed: Site) -> None:

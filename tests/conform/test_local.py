@@ -509,7 +509,7 @@ def test_what_it_says_of_itself(local: Site, unboxed: Site) -> None:
 def test_bubblewrap_that_is_wanted_has_to_be_there(boxed: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StartupError, match="bwrap is not installed"):
-        asyncio.run(boxed.platform().capacity())
+        asyncio.run(boxed.platform().open())
     notes = asyncio.run(boxed.having(isolation="auto").platform().capacity()).notes
     assert "bwrap is not installed" in notes[3]
     assert isinstance(boxed, LocalSite)

@@ -121,12 +121,15 @@ class Platform(ABC):
     extendable: ClassVar[bool] = False
     """Whether a session that runs can be made longer."""
     isolating: ClassVar[bool] = False
-    """Whether it keeps sessions of several users apart; where that takes what may be missing, `capacity` raises StartupError."""
+    """Whether it keeps sessions of several users apart; where that takes what may be missing, `open` raises StartupError."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings: Any = settings
         self.name: str = settings.name
         self.context = context
+
+    async def open(self) -> None:
+        """Called once, before the broker answers anyone. Raises StartupError where this platform may not be used as it is set up."""
 
     @abstractmethod
     async def capacity(self) -> Capacity:

@@ -55,11 +55,12 @@ class Local(Platform):
         self._machine: tuple[Node, ...] = ()
         self._looking = asyncio.Lock()
 
-    async def capacity(self) -> Capacity:
-        """The nodes of the settings, or this machine as it was when first asked: what sessions use since then is booked.
+    async def open(self) -> None:
+        """Raises StartupError where bubblewrap is wanted, or needed for several users, and does not work."""
+        await self._find_means()
 
-        Raises StartupError where bubblewrap is wanted, or needed for several users, and does not work.
-        """
+    async def capacity(self) -> Capacity:
+        """The nodes of the settings, or this machine as it was when first asked: what sessions use since then is booked."""
         means = await self._find_means()
         if not self._machine:
             self._machine = await asyncio.to_thread(self._nodes, means)
