@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cycle
+import door
 import easy
 import fresh
 import replay
@@ -43,11 +44,11 @@ PROGRAM = "import time; time.sleep(3)\n"
 
 @contextmanager
 def broker(
-    folder: Path, platforms: list[dict[str, Any]], database: str | None = None
+    folder: Path, platforms: list[dict[str, Any]], database: str | None = None, **settings: Any
 ) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any], float]]:
     """A broker process, where it listens and its token, and how long it took until it answered."""
     config = folder / "config.yaml"
-    config.write_text(json.dumps({"platforms": platforms, "database": database, "data": {"folders": [str(folder)]}}))
+    config.write_text(json.dumps({"platforms": platforms, "database": database, "data": {"folders": [str(folder)]}, **settings}))
     data, began = folder / "data", time.perf_counter()
     command = [sys.executable, "-m", "execbroker", "serve", "--config", str(config), "--port", "0", "--data", str(data)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"))
@@ -236,6 +237,22 @@ async def start(where: dict[str, Any], folder: Path, runs: int) -> None:
     row(f"accept -> RUNNING of a process, {runs} runs: median / max", seconds, "<= 1 s")
 
 
+def door_rows() -> None:
+    """What another client notices of an attack."""
+    attacks = (
+        (None, "nothing", {}),
+        ("slow", "1,000 slow or half-open connections", {}),
+        ("bombs", "16 clients with bodies that unpack to 1 GiB", {}),
+        ("flood", "64 clients of one identity that flood", {"limits": door.LIMITS}),
+    )
+    for kind, name, settings in attacks:
+        with tempfile.TemporaryDirectory() as folder, broker(Path(folder), POOL, **settings) as (process, where, _):
+            with door.attacked(kind, where):
+                times = asyncio.run(door.others(where, ask=kind != "flood"))
+            row(f"beside {name}: others' p50 / p99", milliseconds(times), "p99 <= 100 ms")
+            row(f"beside {name}: memory", f"{resident(process.pid):.0f} MB")
+
+
 def main() -> None:
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} {platform.release()}\n")
     row("what", "measured", "goal")
@@ -257,6 +274,7 @@ def main() -> None:
         row("memory after 2,500 offersets", f"{resident(process.pid):.0f} MB")
     with tempfile.TemporaryDirectory() as folder, broker(Path(folder), [{"name": "local", "type": "local"}]) as (_, where, _s):
         asyncio.run(start(where, Path(folder), 10))
+    door_rows()
 
 
 if __name__ == "__main__":

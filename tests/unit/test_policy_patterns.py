@@ -171,6 +171,8 @@ def test_a_location_is_the_same_however_it_is_written(location: str, sort: str, 
         "https://h.org\t/public/a",
         "https://h.org/public\u200b/../private",
         "//h.org/public/a",
+        "https:h.org/public/a",
+        "https:///h.org/public/a",
         "h.org/public/a",
     ],
 )

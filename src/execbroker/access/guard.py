@@ -27,7 +27,7 @@ class AccountsGuard:
         if scheme == "bearer" and self._issuers:
             return await self._bearer(self._issuers, credentials)
         ways = "a username and a password" + (", or the token of a trusted issuer" if self._issuers else "")
-        raise Unauthorized(f"This needs the header `Authorization`, with {ways}")
+        raise Unauthorized(f"This needs the header `Authorization`, with {ways}; `execbroker login` sees to that")
 
     async def _bearer(self, issuers: Issuers, token: str) -> Identity:
         claims = await issuers.verify(token)

@@ -12,14 +12,16 @@ from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, Usage, read_session, read_usage, usage_values
 from execbroker.ledger.tables import sessions, usage
 from execbroker.ledger.transaction import Transaction
+from execbroker.model.messages import MessageItem
 from execbroker.model.phases import FINAL, Phase
 from execbroker.model.waist import Slot
+from execbroker.offers.quotas import over_held, too_much_held
 from execbroker.policies.rules import Policies
 from execbroker.scheduling.accounts import Charge, Entries
-from execbroker.scheduling.asks import Candidate
+from execbroker.scheduling.asks import Ask
 from execbroker.scheduling.charges import charge_of, core_seconds_by_month
 from execbroker.scheduling.months import month_of
-from execbroker.scheduling.objectives import Choice
+from execbroker.scheduling.objectives import Choice, find
 from execbroker.scheduling.quotas import Account, Quota
 
 _OPEN = (Phase.INITIAL, Phase.OFFERED)
@@ -75,22 +77,28 @@ class Accounting:
         finally:
             self._accounts.charge(holder, entries)
 
-    def holdable(self, choices: list[Choice], candidates: Collection[Candidate]) -> list[Choice]:
+    def find(self, ask: Ask, now: int) -> tuple[list[Choice], list[MessageItem]]:
+        """What can be offered; or why too much would be held in offers, on each platform that has room."""
+        held: list[MessageItem] = []
+        while choices := find(self._holdings.timeline, ask, now):
+            quotas = {one.platform: [quota for quota in one.quotas if quota.held is not None] for one in ask.candidates}
+            if kept := self._holdable(choices, quotas):
+                return kept, []
+            for platform, slot in {choice.slot.platform: choice.slot for choice in reversed(choices)}.items():
+                held += too_much_held(self._accounts, slot, quotas.pop(platform))
+            ask = replace(ask, candidates=tuple(one for one in ask.candidates if one.platform in quotas))
+        return [], held
+
+    def _holdable(self, choices: list[Choice], quotas: Mapping[str, list[Quota]]) -> list[Choice]:
         """Those that may be held together as offers, in their order."""
-        limited = {one.platform: [quota for quota in one.quotas if quota.held is not None] for one in candidates}
         kept: dict[str, list[Slot]] = defaultdict(list)
         found = []
         for choice in choices:
             here = [*kept[choice.slot.platform], choice.slot]
-            if all(self.over_held(quota, here) <= 0 for quota in limited[choice.slot.platform]):
+            if not any(over_held(self._accounts, quota, here) for quota in quotas[choice.slot.platform]):
                 kept[choice.slot.platform] = here
                 found.append(choice)
         return found
-
-    def over_held(self, quota: Quota, slots: list[Slot]) -> int:
-        """By how many core-seconds too much would be held in offers with these."""
-        assert quota.held is not None
-        return self._accounts.held(quota.account) + charge_of(slots, offered=True).held - quota.held
 
     async def reload(self, ledger: Ledger, now: int) -> None:
         """Read everything back."""

@@ -24,14 +24,14 @@ from execbroker.model.prices import Prices
 from execbroker.model.times import Clock
 from execbroker.model.waist import Capacity, Slot
 from execbroker.offers.offering import Answer, answer_to, clip, ended, session_of
-from execbroker.offers.quotas import over_quota, too_much_held
+from execbroker.offers.quotas import over_quota
 from execbroker.offers.quoting import most_of, requoted, within
 from execbroker.offers.refusing import why_not
 from execbroker.offers.wanting import Wanted
 from execbroker.policies.rules import Policies
 from execbroker.scheduling.amounts import NOTHING, Amounts
 from execbroker.scheduling.moving import Limits, excess, fits, longer, room_after
-from execbroker.scheduling.objectives import Choice, find
+from execbroker.scheduling.objectives import find
 from execbroker.scheduling.quotas import Quota
 from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of, envelope, share_of
 
@@ -118,7 +118,7 @@ class Books:
         """Find offers, hold them, write them down; NO, with the reasons, where there are none. Raises Busy, StorageFull."""
 
         async def operation(transaction: Transaction, now: int) -> Answer:
-            choices, held = self._found(wanted, now)
+            choices, held = self._accounting.find(wanted.ask, now)
             pieces = envelope(choice.slot for choice in choices)
             over = self._caps.reasons_against(pieces, wanted.owner, self.holdings.offered)
             choices = [] if over else choices
@@ -132,19 +132,6 @@ class Books:
             return answer
 
         return await self._take_on(operation, ahead=not (self._caps.any or any(one.quotas for one in wanted.candidates)))
-
-    def _found(self, wanted: Wanted, now: int) -> tuple[list[Choice], list[MessageItem]]:
-        """What can be offered; or why too much would be held in offers, on each platform that has room."""
-        ask, held = wanted.ask, list[MessageItem]()
-        while choices := find(self.timeline, ask, now):
-            if kept := self._accounting.holdable(choices, ask.candidates):
-                return kept, []
-            for choice in {choice.slot.platform: choice for choice in reversed(choices)}.values():
-                quotas = next(one.quotas for one in ask.candidates if one.platform == choice.slot.platform)
-                held += too_much_held(self.timeline.accounts, choice.slot, quotas)
-            full = {choice.slot.platform for choice in choices}
-            ask = replace(ask, candidates=tuple(one for one in ask.candidates if one.platform not in full))
-        return [], held
 
     async def direct(self, wanted: Wanted) -> Answer:
         """Hold the first slot there is and accept it at once; a FAILED session, with the reasons, where there is none."""

@@ -66,18 +66,21 @@ def over_quota(excess: Excess, path: str) -> MessageItem:
     return reason("over-quota", path, text, what=what, total=total, over=over, quota=total - over, **said)
 
 
+def over_held(accounts: Accounts, quota: Quota, slots: Iterable[Slot]) -> int:
+    """By how many core-seconds too much would be held in offers with these; 0 where it would not."""
+    more = charge_of(slots, offered=True).held
+    return 0 if quota.held is None else max(accounts.held(quota.account) + more - quota.held, 0)
+
+
 def too_much_held(accounts: Accounts, slot: Slot, quotas: Iterable[Quota]) -> Iterator[MessageItem]:
     """Why this may not be held as an offer, too."""
     for quota in quotas:
-        if quota.held is None:
-            continue
-        total = accounts.held(quota.account) + charge_of([slot], offered=True).held
-        if (over := total - quota.held) > 0:
+        if quota.held is not None and (over := over_held(accounts, quota, [slot])):
             text = (
                 "With these, {whose} offers on {platform} would hold {total} core-hours, {over} more than the {quota} that "
                 "may be held unaccepted: accept or reject some, or ask again when they have expired"
             )
-            hours = {"total": _hours(total), "over": _hours(over), "quota": _hours(quota.held)}
+            hours = {"total": _hours(quota.held + over), "over": _hours(over), "quota": _hours(quota.held)}
             whose, platform = _whose(quota.account), quota.account.platform
             yield reason("too-many-offers", "offers", text, whose=whose, platform=platform, **hours)
 

@@ -45,6 +45,8 @@ class Location:
         if userinfo or "%" in parts.netloc:
             raise ValueError("it has a user, or an encoded host, in it")
         host = _authority(scheme, parts.hostname or "")
+        if scheme in PORTS and not host:
+            raise ValueError("it names no host")
         path = _plain(parts.path) if parts.netloc or parts.path.startswith("/") else _decoded(parts.path)
         if scheme == "ivo":  # IVOA Identifiers 2.0, 2.1: compared without regard to case
             path = path.lower()

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 
 from execbroker.errors import StartupError
 from execbroker.kinds.volume import SimpleVolumeMount
-from execbroker.model.components import UnknownDataResource
+from execbroker.model.components import AbstractDataResource, UnknownDataResource
 from execbroker.model.messages import MessageItem, reason, warning
 from execbroker.model.policies import Limits, Policy
 from execbroker.model.policies import Quota as QuotaSettings
@@ -47,7 +47,7 @@ class Rule:
 
     def reasons_against(self, plan: Plan) -> Iterator[MessageItem]:
         """Why what a request names may not be used here; whatever is not named by a rule may."""
-        for named in named_in(plan):
+        for named in named_in(plan) if self.allow or self.deny else ():
             if named.sort in self.allow or self.deny.get(named.sort):
                 yield from self._against(named)
 
@@ -131,16 +131,18 @@ def _named(plan: Plan) -> Iterator[Named]:
     if plan.launch and request.executable:
         yield from (Named(one.sort, f"executable.{one.path}", one.text) for one in request.executable.names())
     for index, data in enumerate(request.data or []):
-        if not isinstance(data, UnknownDataResource) and _fetchable(plan, index):
-            yield from (Named(one.sort, f"data[{index}].{one.path}", one.text) for one in data.names())
+        yield from (Named(one.sort, f"data[{index}].{one.path}", one.text) for one in _of_data(data))
     for index, volume in enumerate((request.compute and request.compute.volumes) or []):
         if isinstance(volume, SimpleVolumeMount) and volume.path:
             yield Named("paths", f"{request.computes[0][0]}.volumes[{index}].path", volume.path)
 
 
-def _fetchable(plan: Plan, index: int) -> bool:
-    """Whether there is nothing that stands against it already."""
-    return any(path == f"data[{index}]" for path, _ in plan.sources)
+def _of_data(data: AbstractDataResource) -> list[Named]:
+    """What there is nothing to fetch from is refused anyway."""
+    try:
+        return [] if isinstance(data, UnknownDataResource) else list(data.names())
+    except ValueError:
+        return []
 
 
 def _host_in(named: Named) -> str:

@@ -2,13 +2,14 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
 from execbroker.model.waist import Share, Slot
+from execbroker.scheduling.accounts import Accounts
+from execbroker.scheduling.allowance import ANY, Allowance, Spare
 from execbroker.scheduling.amounts import NOTHING, Amounts, counts_of
-from execbroker.scheduling.asks import FOREVER, Ask, Candidate, Range
+from execbroker.scheduling.asks import Ask, Candidate, Range
 from execbroker.scheduling.flavours import flavour_amounts, smallest_flavour
 from execbroker.scheduling.grid import Sieve
 from execbroker.scheduling.intervals import common, covered, inside
@@ -18,18 +19,6 @@ from execbroker.scheduling.timeline import BATCH, Site, Timeline, open_to_batch
 
 Piece = tuple[int, int, Row]
 """What is held from when to when, in seconds relative to the start."""
-
-
-class Spare(NamedTuple):
-    """What each part, and all storage together, may have besides the least that is asked for."""
-
-    cores: int = FOREVER
-    memory: int = FOREVER
-    accelerators: int = FOREVER
-    storage: int = FOREVER
-
-
-_ANY = Spare()
 
 
 def rank(slot: Slot) -> tuple[int, int, int]:
@@ -52,8 +41,8 @@ class Search:
         alike = {index: first for first, group in self._groups for index in group}
         self._first_alike = [alike[index] for index in range(len(self._wanted))]
         known = None not in self.flavours and self._shared is not None and None not in self._parts
-        self._accounts, self._size = timeline.accounts, self._total() if candidate.most or candidate.quotas else NOTHING
-        self.over = tuple(self._over()) if candidate.most else ()
+        self._allowance = self._allow(timeline.accounts)
+        self.over = tuple(self._allowance.over) if self._allowance else ()
         """Of what more is asked for than one session may have: how much, and how much it may."""
         self.possible = known and not self.over
         self._pools = self._all_pools()
@@ -74,10 +63,10 @@ class Search:
         """The starts within [start, last] at which the smallest acceptable session costs no more than it may, and uses no more
         of a month than is left."""
         found = [(start, last)]
-        prepare, length, cores = self.candidate.prepare, self.candidate.prepare + self._done, self._size.cores
-        for quota in self.candidate.quotas:
-            begins = self._accounts.starts(quota, start - prepare, last - prepare, length, cores)
-            found = common(found, [(first + prepare, final + prepare) for first, final in begins])
+        if self._allowance:
+            prepare = self.candidate.prepare
+            begins = self._allowance.starts(start - prepare, last - prepare, prepare + self._done)
+            found = [(first + prepare, final + prepare) for first, final in begins]
         prices, limits = self.candidate.prices, self.ask.limits
         if prices and limits and start <= last:
             use = self.use
@@ -254,45 +243,18 @@ class Search:
     def _all_pools(self) -> list[tuple[Profile, list[Piece]]]:
         """What all nodes share, and what owner and groups have quotas on."""
         pools = [(self._site.shared, self._shared)] if self._shared else []
-        for quota in self.candidate.quotas:
-            if any(most is not None for most in quota.at_once):
-                row = quota.row(self._size.cores, self._size.memory)
-                pools.append((self._accounts.profile(quota.account), [(-self.candidate.prepare, self._done, row)]))
+        if self._allowance:
+            pools += [(profile, [(-self.candidate.prepare, self._done, row)]) for profile, row in self._allowance.pools()]
         return pools
 
-    def _total(self) -> Amounts:
-        """What the smallest acceptable session has of all its nodes."""
-        held = NOTHING
+    def _allow(self, accounts: Accounts) -> Allowance | None:
+        """None where there are neither limits nor quotas."""
+        if not (self.candidate.most or self.candidate.quotas):
+            return None
+        size = NOTHING
         for index in range(len(self._wanted)):
-            held = held.plus(plain(self._least(index)))
-        return held
-
-    def _over(self) -> Iterator[tuple[str, int, int]]:
-        assert self.candidate.most is not None
-        yield from self.candidate.most.over(
-            cores=self._size.cores,
-            memory=self._size.memory,
-            storage=sum(storage.size.min for storage in self.ask.storages),
-            accelerators=sum(count for _, count in self._size.counts),
-            nodes=len(self._wanted),
-            duration=self.ask.duration,
-        )
-
-    def _spare(self, prepare: int, done: int) -> Spare:
-        """What limits and quotas leave, divided equally."""
-        most, quotas = self.candidate.most, self.candidate.quotas
-        if most is None and not quotas:
-            return _ANY
-        cores, memory, accelerators, storage = (
-            FOREVER if most is None or (limit := getattr(most, name)) is None else limit for name in Spare._fields
-        )
-        for quota in quotas:
-            room = self._accounts.room(quota, prepare, done)
-            cores, memory = min(cores, room[0]), min(memory, room[1])
-        parts, size = len(self._wanted), self._size
-        kinds = max(1, sum(len(part.accelerators) for part in self._wanted))
-        fewer = sum(count for _, count in size.counts)
-        return Spare((cores - size.cores) // parts, (memory - size.memory) // parts, (accelerators - fewer) // kinds, storage)
+            size = size.plus(plain(self._least(index)))
+        return Allowance(accounts, self.ask, self.candidate, size, len(self._wanted))
 
     @property
     def _staging(self) -> int:
@@ -317,7 +279,7 @@ class Search:
     def _sized(self, start: int, nodes: list[int], *, enlarge: bool) -> Slot:
         ask, prepare, end = self.ask, start - self.candidate.prepare, start + self.ask.duration
         done = start + self._done
-        spare = self._spare(prepare, done) if enlarge else _ANY
+        spare = self._allowance.spare(prepare, done) if self._allowance and enlarge else ANY
         shares = tuple(self._share(index, node, prepare, done, spare, enlarge=enlarge) for index, node in enumerate(nodes))
         home = self._site.shared if self._pooled else self._site.profiles[nodes[0]]
         return Slot(

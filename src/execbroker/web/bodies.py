@@ -12,6 +12,7 @@ from execbroker.errors import Busy, TooLarge, TooSlow, Unreadable, UnsupportedMe
 
 LARGE = 1 << 16  # bytes; a YAML document of a megabyte takes a second or two to read, in which others must be answered
 PIECE = 1 << 18  # bytes that are unpacked before others have their turn
+PENALTY = 0.2  # seconds; who sends too much, again and again, costs little
 ENCODINGS = ("gzip", "x-gzip", "deflate", "identity")
 _RAW = -zlib.MAX_WBITS
 _GZIP = 16 + zlib.MAX_WBITS
@@ -47,6 +48,7 @@ async def body_of(request: Request, crowd: Crowd) -> AsyncIterator[bytes]:
         async for piece in _unpacked(request, config):
             body += piece
             if len(body) > config.limits.body:
+                await asyncio.sleep(PENALTY)
                 raise TooLarge(f"The body is larger than {config.limits.body} bytes")
             if len(body) > LARGE and not entered:
                 crowd.enter()

@@ -57,9 +57,17 @@ class Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # whichever o
         self.on_lost()
 
     def data_received(self, data: bytes) -> None:
+        cycle = self.cycle
         if self._began is None and self._between:
             self._began = self.loop.time()
         super().data_received(data)
+        if cycle is not None and cycle is self.cycle and self._between and not self.transport.is_closing():
+            self.transport.pause_reading()  # the rest of a body that was answered without it: no hurry
+            self.loop.call_later(PAUSE, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -220,8 +228,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
-        if counter % 10 == 0:
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            if hash(connection) % 10 == counter % 10:  # each once a second, not all at the same time
                 connection.look(now)  # type: ignore[union-attr]
         return await super().on_tick(counter)
