@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lacking import need
+from people import AUTH
 from processsite import Site
 
 
@@ -70,6 +72,17 @@ def own(tmp_path: Path, programs: Path, environments: Path) -> Iterator[Site]:
     """A broker to kill, not yet started."""
     site = local_site(tmp_path / "own", programs, environments)
     yield site
+    if site.process and site.process.poll() is None:
+        site.stop()
+
+
+@pytest.fixture
+def shared(tmp_path: Path, programs: Path, environments: Path) -> Iterator[Site]:
+    """A broker of several people, who need accounts first."""
+    need("bubblewrap", "slirp4netns", "nftables")
+    site = local_site(tmp_path / "shared", programs, environments)
+    site.settings["auth"] = AUTH
+    yield site.start()
     if site.process and site.process.poll() is None:
         site.stop()
 

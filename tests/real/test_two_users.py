@@ -4,7 +4,6 @@ import json
 import signal
 import time
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,24 +16,12 @@ import pytest
 import websocket
 from test_sessions import call, follow, output, program, run, texts
 
-from conftest import local_site
 from execbroker.platforms.network import own_addresses
-from lacking import need
-from people import ADMIN, ALICE, AUTH, BOB
+from people import ADMIN, ALICE, BOB
 from processsite import Site
 
 SPY = (Path(__file__).parents[1] / "conform" / "spy.py").read_text()
 EMPTY = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-
-
-@pytest.fixture
-def shared(tmp_path: Path, programs: Path, environments: Path) -> Iterator[Site]:
-    need("bubblewrap", "slirp4netns", "nftables")
-    site = local_site(tmp_path / "shared", programs, environments)
-    site.settings["auth"] = AUTH
-    yield site.start()
-    if site.process and site.process.poll() is None:
-        site.stop()
 
 
 def person(site: Site, who: tuple[str, str]) -> Any:
