@@ -101,7 +101,7 @@ class RateSettings(Section):
     """How often one may ask. What is left out is generous in the modes with several identities, and unlimited in the others."""
 
     requests: float | None = Field(None, gt=0, description="Requests a second of one identity, in the long run.")
-    burst: int = Field(1000, ge=1, description="How many of them may come at once.")
+    burst: int = Field(2000, ge=1, description="How many of them may come at once.")
     asks: float | None = Field(None, gt=0, description="Of these, a second, POST /requests and /direct, which cost more.")
     ask_burst: int = Field(200, ge=1, description="How many of them may come at once.")
     anonymous: float | None = Field(None, gt=0, description="Requests a second, from one address, of who does not say who it is.")

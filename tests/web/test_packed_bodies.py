@@ -107,10 +107,11 @@ def test_however_it_arrives_it_is_unpacked(content: bytes, cuts: list[int], kind
     assert all(len(piece) <= PIECE for piece in pieces)
 
 
-def test_of_large_bodies_only_so_many_are_held_and_small_ones_go_on(site: Site) -> None:
+@pytest.mark.parametrize("crowd", [{"most": 2}, {"each": 2}])
+def test_of_large_bodies_only_so_many_are_held_and_small_ones_go_on(site: Site, crowd: dict[str, int]) -> None:
     async def work() -> None:
         async with site:
-            site.app.state.crowd = Crowd(most=2)
+            site.app.state.crowd = Crowd(**crowd)
             full, stop = asyncio.Event(), asyncio.Event()
 
             async def slow() -> AsyncIterator[bytes]:

@@ -110,7 +110,7 @@ async def _renewing(renew: asyncio.Event, tls: "Tls | None", folder: Path, url: 
         except StartupError as error:
             log.error("tls.not_renewed", error=str(error))
         else:
-            _write_address(folder, url, tls)
+            await asyncio.to_thread(_write_address, folder, url, tls)
             log.info("tls.renewed")
 
 
@@ -179,6 +179,7 @@ def set_up_logs(stream: IO[str]) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("execbroker").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # that somebody does not speak HTTP is no news
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=lambda *_: logging.getLogger("execbroker"),

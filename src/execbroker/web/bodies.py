@@ -1,6 +1,7 @@
 import asyncio
 import time
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -19,21 +20,24 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 class Crowd:
-    """How many large bodies are held at a time: their memory is bounded by `most`, and small ones need not wait for them. One
-    of them is decoded at a time, so that the event loop has no more than one thread beside it."""
+    """How many large bodies are held at a time, by all and by each identity: their memory is bounded, and small ones need not
+    wait for them. One of them is decoded at a time, so that the event loop has no more than one thread beside it."""
 
-    def __init__(self, most: int = 64) -> None:
-        self.most, self.held = most, 0
+    def __init__(self, most: int = 64, each: int = 16) -> None:
+        self._most, self._each = most, each
+        self._held: Counter[str] = Counter()
         self.turn = asyncio.Semaphore(1)
 
-    def enter(self) -> None:
+    def enter(self, owner: str) -> None:
         """Raises Busy."""
-        if self.held >= self.most:
-            raise Busy(f"{self.most} large documents are being read already")
-        self.held += 1
+        if self._held.total() >= self._most or self._held[owner] >= self._each:
+            raise Busy("Too many large documents are being read already")
+        self._held[owner] += 1
 
-    def leave(self) -> None:
-        self.held -= 1
+    def leave(self, owner: str) -> None:
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
 
 
 @asynccontextmanager
@@ -43,20 +47,22 @@ async def body_of(request: Request, crowd: Crowd) -> AsyncIterator[bytes]:
     Raises UnsupportedMedia, TooLarge, TooSlow, Busy, and Unreadable where it is not what its encoding says.
     """
     config: Config = request.app.state.config
+    owner: str = request.state.identity.owner
     body, entered = bytearray(), False
     try:
         async for piece in _unpacked(request, config):
             body += piece
             if len(body) > config.limits.body:
+                body.clear()
                 await asyncio.sleep(PENALTY)
                 raise TooLarge(f"The body is larger than {config.limits.body} bytes")
             if len(body) > LARGE and not entered:
-                crowd.enter()
+                crowd.enter(owner)
                 entered = True
         yield bytes(body)
     finally:
         if entered:
-            crowd.leave()
+            crowd.leave(owner)
 
 
 async def _unpacked(request: Request, config: Config) -> AsyncIterator[bytes]:

@@ -61,8 +61,13 @@ class Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # whichever o
         if self._began is None and self._between:
             self._began = self.loop.time()
         super().data_received(data)
-        if cycle is not None and cycle is self.cycle and self._between and not self.transport.is_closing():
-            self.transport.pause_reading()  # the rest of a body that was answered without it: no hurry
+        if cycle is not None and cycle is self.cycle and cycle.response_complete and cycle.more_body:
+            self._go_slow()
+
+    def _go_slow(self) -> None:
+        """What comes is the rest of a body that was answered without it."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
             self.loop.call_later(PAUSE, self._read_on)
 
     def _read_on(self) -> None:
