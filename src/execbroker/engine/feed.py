@@ -10,7 +10,7 @@ from execbroker.errors import BrokerError
 from execbroker.ledger.events import Event, Events, Page
 from execbroker.ledger.ledger import Ledger
 
-MOST_KEPT = 1000
+MOST_KEPT = 500
 """Events that are kept for one follower; who has more to read reads them from the ledger."""
 READERS = 2
 """How many of the connections to the ledger are for followers, however many come at once: each waits for its turn."""
@@ -192,7 +192,8 @@ class Feed:
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it has, also just after the time was over: who is told that nothing is new must have nothing waiting."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            return await event.wait()
-    return False
+            await event.wait()
+    return event.is_set()
