@@ -320,9 +320,10 @@ class Broker:
 
         Raises NotFound, Forbidden.
         """
-        row, _ = await self._session(uuid, who)
-        if after is not None and row.phase.is_final and await self._feed.knows_all(str(uuid), after):
-            return None
+        async with self._feed.readers:
+            row, _ = await self._session(uuid, who)
+            if after is not None and row.phase.is_final and await self._feed.knows_all(str(uuid), after):
+                return None
         return self._feed.follow(Followed(who.owner, str(uuid)), after or 0, over=row.phase.is_final)
 
     async def output(self, uuid: UUID, who: Identity, stream: Stream, offset: int, end: int | None = None) -> bytes:

@@ -14,7 +14,9 @@ import stores
 from brokersite import NOTEBOOK, asked, uuid_of
 from processsite import Site
 
-SESSIONS, ASKERS = 1000, 8
+PARTS = (400, 300, 300)
+"""In the middle of the first part the broker is stopped, and in the middle of the second killed."""
+ASKERS = 4
 OF_ALL, OF_SOME, AT_ONCE = 20, 180, 3
 """Clients that follow everything, and those that follow a few sessions, so many of them at once."""
 PATIENCE = 120  # seconds
@@ -91,16 +93,19 @@ class Crowd:
 
     async def ask(self, sessions: int) -> None:
         """For so many, whatever becomes of the broker meanwhile."""
-        while sessions:
-            try:
-                async with httpx.AsyncClient(base_url=self.site.url, timeout=30) as client:
-                    while sessions:
-                        answer = await client.post("/direct", json={"executable": NOTEBOOK, **asked(1, 1)})
-                        assert answer.status_code == 200, answer.text
-                        self.asked.put_nowait(uuid_of(answer.json()))
-                        sessions -= 1
-            except httpx.TransportError:
-                await asyncio.sleep(0.1)
+        await asyncio.gather(*(self._ask(sessions // ASKERS) for _ in range(ASKERS)))
+
+    async def _ask(self, sessions: int) -> None:
+        async with httpx.AsyncClient(base_url=self.site.url, timeout=30) as client:
+            while sessions:
+                try:
+                    answer = await client.post("/direct", json={"executable": NOTEBOOK, **asked(1, 1)})
+                except httpx.TransportError:
+                    await asyncio.sleep(0.1)
+                    continue
+                assert answer.status_code == 200, answer.text
+                self.asked.put_nowait(uuid_of(answer.json()))
+                sessions -= 1
 
     async def follow_some(self) -> None:
         while True:
@@ -109,13 +114,12 @@ class Crowd:
             await stream.follow()
             self.asked.task_done()
 
-    async def break_it(self) -> None:
-        """When those who follow all have seen a part, the broker is stopped, and later killed, and started again."""
-        for how, share in ((signal.SIGTERM, 0.3), (signal.SIGKILL, 0.6)):
-            await self.seen(int(share * len(PHASES) * SESSIONS))
-            code, _, err = await asyncio.to_thread(self.site.stop, how)
-            assert code == (0 if how == signal.SIGTERM else -how), err
-            await asyncio.to_thread(self.site.start)
+    async def break_it(self, how: signal.Signals, after: int) -> None:
+        """When those who follow all have seen so many sessions, or as much of more of them, and start it again."""
+        await self.seen(after * len(PHASES))
+        code, _, err = await asyncio.to_thread(self.site.stop, how)
+        assert code == (0 if how == signal.SIGTERM else -how), err
+        await asyncio.to_thread(self.site.start)
 
     async def seen(self, events: int) -> None:
         """Each of those who follow all has seen so many."""
@@ -144,7 +148,7 @@ class Crowd:
             numbers[session].append(number)
             phases[session].append(phase)
         assert {tuple(found) for found in phases.values()} == {PHASES}
-        assert len(self.ofsome) == SESSIONS
+        assert len(self.ofsome) == sum(PARTS) == 1000
         for stream in self.ofsome:
             assert [number for number, _ in stream.seen] == numbers[stream.path.split("/")[2]]
             assert all(said[number] == data for number, data in stream.seen)
@@ -160,7 +164,9 @@ async def work(folder: Path) -> None:
         async with asyncio.TaskGroup() as group:
             following = [group.create_task(stream.follow()) for stream in crowd.ofall]
             following += [group.create_task(crowd.follow_some()) for _ in range(OF_SOME * AT_ONCE)]
-            await asyncio.gather(*(crowd.ask(SESSIONS // ASKERS) for _ in range(ASKERS)), crowd.break_it())
+            await asyncio.gather(crowd.ask(PARTS[0]), crowd.break_it(signal.SIGTERM, PARTS[0] // 2))
+            await asyncio.gather(crowd.ask(PARTS[1]), crowd.break_it(signal.SIGKILL, PARTS[0] + PARTS[1] // 2))
+            await crowd.ask(PARTS[2])
             await crowd.until_over()
             for task in following:
                 task.cancel()

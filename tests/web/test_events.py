@@ -13,7 +13,7 @@ from test_extension import extend
 
 import stores
 from brokersite import Site, asked, uuid_of
-from execbroker.engine.feed import Feed, Followed
+from execbroker.engine.feed import MOST_KEPT, Feed, Followed
 from execbroker.model.identities import HOLDER
 from execbroker.model.phases import Phase
 from streaming import Block, blocks, served, whole
@@ -221,7 +221,7 @@ def test_who_reads_slowly_gets_it_all_from_the_ledger(tmp_path: Path) -> None:
                         if seen == 3000:
                             break
                 (follower,) = feed._followers[Followed(HOLDER.owner)]
-                assert len(follower.fresh) <= 1000
+                assert len(follower.fresh) <= MOST_KEPT
                 found: list[int] = []
                 async for news in slow:
                     found += [event.seq for event in news.events]

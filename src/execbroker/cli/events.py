@@ -22,13 +22,13 @@ async def events(
         str | None, typer.Argument(help="A session, or the beginning of its uuid; all that is yours without it.")
     ] = None,
     after: Annotated[int | None, typer.Option(min=0, help="Only what comes after the event of this number.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
 ) -> None:
     """Print what happens: to a session from its beginning to its end, or to all of them from now on."""
     found = await visit.find(uuid) if uuid else None
     async with aclosing(visit.client.events(found, after)) as happens:
         async for event in happens:
-            if as_json:
+            if json_lines:
                 typer.echo(json.dumps({"id": event.number, "event": event.sort, "data": event.data}, ensure_ascii=False))
             else:
                 visit.console.print(_line(event))

@@ -15,7 +15,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from execbroker.client.discovery import find_broker, trust
-from execbroker.client.events import Event, read_events
+from execbroker.client.events import Event, stream
 from execbroker.client.keeping import Kept
 from execbroker.client.logins import Logins
 from execbroker.client.problems import ClientError, NoAnswer
@@ -30,10 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 
 PATIENCE = 30.0
 LONG_POLL = 50.0
-SILENCE = 40.0
-"""Seconds for which a stream may say nothing; the broker says at least that there is nothing new."""
 AGAIN = 1.0  # seconds
-STREAM = "text/event-stream"
 BLOCK = 1 << 20
 DURATION = "schedule.available.duration"
 _AGAIN = {502, 503, 504}
@@ -205,35 +202,21 @@ class AsyncClient:
         path, silent = f"/sessions/{uuid}/events" if uuid else "/events", 0.0
         while True:
             try:
-                async with aclosing(self._events(path, after)) as events:
+                async with aclosing(stream(self._http, path, after)) as events:
                     async for event in events:
                         after, silent = after if event.number is None else event.number, 0.0
                         if event.over:
                             return
                         if event.sort not in ("", "end"):
                             yield event
-            except ClientError as error:
-                if not _passing(error) or silent >= patience:
-                    raise
+            except ValueError as error:
+                raise NoAnswer(f"What answers at {self.url} tells no events: {error}") from None
+            except (ClientError, httpx.TransportError) as error:
+                problem = error if isinstance(error, ClientError) else self._no_answer(error)
+                if not _passing(problem) or silent >= patience:
+                    raise problem from error
             silent += AGAIN
             await asyncio.sleep(AGAIN)
-
-    async def _events(self, path: str, after: int | None) -> AsyncGenerator[Event, None]:
-        """One stream, until it breaks off."""
-        known = {} if after is None else {"Last-Event-ID": str(after)}
-        timeout = httpx.Timeout(PATIENCE, read=SILENCE)
-        try:
-            async with self._http.stream("GET", path, headers={"Accept": STREAM, **known}, timeout=timeout) as response:
-                if response.is_error:
-                    raise ClientError.read(response.status_code, await response.aread())
-                if response.status_code == 204:
-                    yield Event("end", data={"reason": "final"})
-                async for event in read_events(response.aiter_lines()):
-                    yield event
-        except httpx.TransportError as error:
-            raise self._no_answer(error) from error
-        except (ValueError, TypeError) as error:
-            raise _no_broker(response, error) from None
 
     async def _get(self, path: str, patience: float = 0, **query: Any) -> httpx.Response:
         return await self._call("GET", path, params=query, timeout=PATIENCE + patience)

@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -134,42 +133,40 @@ class Callbacks:
         """Tell it what is new, a number of events at most."""
         page = await self._events.of_offerset(row.offerset, row.position, EVENTS)
         for event in page.events:
+            if self._stopping.is_set():
+                break
             if wants(row, event):
                 failure = await self._post(row, event)
                 if failure is not None:
                     await self._put_off(row, failure)
                     return
-                if not await self._change(row, position=event.seq, tries=0, failure=None):
+                row = replace(row, position=event.seq, tries=0, failure=None)
+                if not await self._write(row, self._lease):
                     return
-            row = replace(row, position=event.seq, tries=0)
-            if self._stopping.is_set():
-                break
+            row = replace(row, position=event.seq)
         done = await self._books.write(lambda transaction, _: self._store.settle(transaction, row))
         if not done:
-            await self._give_back(row, position=row.position, due=self._now())
+            await self._write(replace(row, due=self._now()))
 
     async def _put_off(self, row: CallbackRow, failure: str) -> None:
         """Try again, later each time, and not all who failed together together."""
         if failure.startswith(GONE):
-            await self._give_back(row, ended="GONE", failure=failure, due=None)
+            await self._write(replace(row, ended="GONE", failure=failure, due=None))
             return
         if row.tries == 0:
             log.warning("callback.failed", callback=str(row.uuid), error=failure)
         longest = self._settings.longest_wait.total_seconds()
         wait = min(FIRST_WAIT * 2 ** min(row.tries, 30), longest) * random.uniform(0.5, 1)  # noqa: S311 -- it is no secret
         due = self._now() + max(round(wait), 1)
-        await self._give_back(row, position=row.position, tries=row.tries + 1, failure=failure, due=due)
+        await self._write(replace(row, tries=row.tries + 1, failure=failure, due=due))
 
-    async def _change(self, row: CallbackRow, **values: Any) -> bool:
-        """Whether it is still ours, and for how long from now."""
-        return await self._books.write(lambda transaction, _: self._store.change(transaction, row, self._lease, **values))
-
-    async def _give_back(self, row: CallbackRow, **values: Any) -> None:
-        await self._books.write(lambda transaction, _: self._store.change(transaction, row, None, **values))
+    async def _write(self, row: CallbackRow, seconds: int | None = None) -> bool:
+        """How it stands, and that it is ours for so many seconds more, or given back; False where it was no longer ours."""
+        return await self._books.write(lambda transaction, _: self._store.write(transaction, row, seconds))
 
     async def _post(self, row: CallbackRow, event: Event) -> str | None:
         """Why it was not told; None where it was."""
-        body, now = body_of(event), int(self._clock.now().timestamp())
+        body, now = body_of(event), self._now()
         try:
             async with asyncio.timeout(self._settings.timeout.total_seconds()):
                 url = read_url(row.url)

@@ -10,10 +10,10 @@ from execbroker.errors import BrokerError
 from execbroker.ledger.events import Event, Events, Page
 from execbroker.ledger.ledger import Ledger
 
-MOST_KEPT = 1000
+MOST_KEPT = 500
 """Events that are kept for one follower; who has more to read reads them from the ledger."""
 READERS = 2
-"""How many of the connections to the ledger are for followers that have more to read."""
+"""How many of the connections to the ledger are for followers, however many come at once: each waits for its turn."""
 log = structlog.get_logger()
 
 End = Literal["final", "renew", "stopping"]
@@ -73,7 +73,7 @@ class Feed:
         self._followers: dict[Followed, set[Follower]] = {}
         self._position: int | None = None
         """All until there was passed on; None where nobody follows."""
-        self._readers = asyncio.Semaphore(READERS)
+        self.readers = asyncio.Semaphore(READERS)
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -132,7 +132,8 @@ class Feed:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._lasts
         try:
-            news = await self._begin(followed, after)
+            async with self.readers:
+                news = await self._begin(followed, after)
             yield news
             after = news.position
             while not self._changes.closed and loop.time() < until:
@@ -154,13 +155,14 @@ class Feed:
             self._leave(follower)
 
     async def _begin(self, followed: Followed, after: int | None) -> News:
-        last = await self.events.last()
-        if self._position is None:  # what comes now is passed on
-            self._position = last
-        if after is None:
-            return News((), last)
-        if after > last:  # it is of a ledger that is no more: one from a backup took its place
-            return News((), last, gap=last)
+        if self._position is None or after is None or after > self._position:
+            last = await self.events.last()
+            if self._position is None:  # what comes now is passed on
+                self._position = last
+            if after is None:
+                return News((), last)
+            if after > last:  # it is of a ledger that is no more: one from a backup took its place
+                return News((), last, gap=last)
         until = 0 if followed.session else await self.events.forgotten(followed.owner)
         return News((), after, gap=until if until > after else None)
 
@@ -178,7 +180,7 @@ class Feed:
             return News(fresh, fresh[-1].seq if fresh else after)
         follower.behind = False
         follower.fresh.clear()
-        async with self._readers:
+        async with self.readers:
             page = await self._read(follower.followed, after)
         follower.behind |= page.more
         return News(page.events, page.position)
@@ -190,7 +192,8 @@ class Feed:
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it has, also just after the time was over: who is told that nothing is new must have nothing waiting."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            return await event.wait()
-    return False
+            await event.wait()
+    return event.is_set()

@@ -2,7 +2,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, case, exists, func, or_, select, update
+from sqlalchemy import Select, and_, bindparam, case, exists, func, or_, select, update
 
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import CallbackRow, read_callback
@@ -66,20 +66,29 @@ class Callbacks:
         query = update(callbacks).where(callbacks.c.uuid.in_(due)).values(**lease).returning(callbacks)
         return [read_callback(row) for row in await transaction.fetch(query)]
 
-    async def change(self, transaction: Transaction, row: CallbackRow, seconds: int | None, **values: Any) -> bool:
-        """Columns of one, and lease it for so many `seconds` more, or give it back; whether it was leased as `row` says."""
+    async def write(self, transaction: Transaction, row: CallbackRow, seconds: int | None) -> bool:
+        """How it stands now, and lease it for so many `seconds` more, or give it back; whether it was leased as `row` says."""
         assert transaction.time is not None
-        mine = and_(callbacks.c.uuid == str(row.uuid), callbacks.c.lease == row.lease)
-        lease = {"leased_until": None, "lease": None} if seconds is None else {"leased_until": transaction.time + seconds}
-        return await transaction.execute(update(callbacks).where(mine).values(**lease, **values)) > 0
+        until = None if seconds is None else transaction.time + seconds
+        now = {f"to_{name}": getattr(row, name) for name in ("position", "tries", "due", "failure", "ended")}
+        lease = {"to_leased_until": until, "to_lease": None if seconds is None else row.lease}
+        return await transaction.execute(_WRITE, {"of": str(row.uuid), "leased": row.lease, **now, **lease}) > 0
 
     async def settle(self, transaction: Transaction, row: CallbackRow) -> bool:
         """Nothing is due any more, and nothing ever will be where all sessions are over. False, and nothing done, where there are
         events after its `position`, or the lease is no longer that of `row`."""
-        here = select(sessions.c.uuid).where(sessions.c.offerset == str(row.offerset))
-        newer = exists(select(events.c.seq).where(events.c.session.in_(here), events.c.seq > row.position))
-        live = here.where(sessions.c.phase.not_in([phase.value for phase in FINAL])).exists()
-        mine = and_(callbacks.c.uuid == str(row.uuid), callbacks.c.lease == row.lease)
-        over = case((live, None), else_="DONE")
-        values = {"position": row.position, "due": None, "leased_until": None, "lease": None, "ended": over}
-        return await transaction.execute(update(callbacks).where(mine, ~newer).values(**values)) > 0
+        mine = {"of": str(row.uuid), "leased": row.lease}
+        return await transaction.execute(_SETTLE, {**mine, "offers_of": str(row.offerset), "to_position": row.position}) > 0
+
+
+_MINE = and_(callbacks.c.uuid == bindparam("of"), callbacks.c.lease == bindparam("leased"))
+_WRITTEN = ("position", "tries", "due", "failure", "ended", "leased_until", "lease")
+_WRITE = update(callbacks).where(_MINE).values({name: bindparam(f"to_{name}") for name in _WRITTEN})
+_HERE = select(sessions.c.uuid).where(sessions.c.offerset == bindparam("offers_of"))
+_LIVE = _HERE.where(*(sessions.c.phase != phase.value for phase in FINAL)).exists()
+_NEWER = exists(select(events.c.seq).where(events.c.session.in_(_HERE), events.c.seq > bindparam("to_position")))
+_SETTLE = (
+    update(callbacks)
+    .where(_MINE, ~_NEWER)
+    .values(position=bindparam("to_position"), due=None, leased_until=None, lease=None, ended=case((_LIVE, None), else_="DONE"))
+)

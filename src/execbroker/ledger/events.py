@@ -14,7 +14,7 @@ from execbroker.model.phases import Phase
 from execbroker.model.times import format_instant
 
 AT_ONCE = 500
-LOOKED_AT = 5000
+LOOKED_AT = 2000
 """How many events, whoever's they are, are looked at for those of one owner at a time."""
 Sort = Literal["phase", "schedule", "message"]
 

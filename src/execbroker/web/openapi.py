@@ -107,6 +107,10 @@ def _complete(operation: dict[str, Any]) -> None:
     elif name == "SessionOutput":
         answers[done]["content"] = {"text/plain": {"schema": {"type": "string"}}}
         answers["206"] = {"description": "The bytes of `Range`.", "content": answers[done]["content"]}
+    elif name.endswith("EventStream"):
+        answers[done] = {"description": "Server-Sent Events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+        if name == "SessionEventStream":
+            answers["204"] = {"description": "The session is over, and nothing comes after that number."}
     else:
         answers[done]["content"] = {codec.media_type: {"schema": {"type": "object"}} for codec in CODECS}
     if name in ("ExecutionRequest", "DirectExecution"):
