@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +76,7 @@ def program(location: str) -> dict[str, Any]:
 SAME_IMAGE = [
     "python", "python:3.12", "docker.io/python", "docker.io/library/python", "index.docker.io/library/python:latest",
     "DOCKER.IO/library/python", "docker.io:443/library/python", "docker.io./library/python",
-    "registry-1.docker.io/library/python", f"python@{DIGEST}", f"python:3@{DIGEST}", "docker://python",
+    "registry-1.docker.io/library/python", f"python@{DIGEST}", f"python:3@{DIGEST}", "docker://python", "DOCKER://python",
 ]  # fmt: skip
 
 
@@ -155,6 +156,14 @@ def test_a_location_is_the_same_however_it_is_written(location: str, sort: str, 
         "https://h.org/public/%2e%2e/private/a",
         "https://h.org/public/..%2fprivate/a",
         "https://h.org/public/%252e%252e/private/a",
+        "https://h.org/private//../public/a",  # asked for as /private/public/a
+        "https://h.org/private/%2e/../public/a",
+        "https://h.org/private/x/%2e%2e/../public/a",
+        "https://h.org/private//%2e%2e/public/a",
+        "https://h.org/public%2Fx/../private/a",
+        "https://h.org/public%2Fx/../../private/a",
+        "https://h.org/public%2Fx/%2e%2e/private/a",
+        "https://h.org/private%2F/../public/a",
         "https://h.org/public/..;/private/a",
         "https://h.org/public\\..\\private/a",
         "https://h.org/public%5c..%5cprivate/a",
@@ -258,6 +267,12 @@ def test_what_hides_a_denied_path_is_denied(path: str) -> None:
     assert against(mounted("/usr2"), deny={"paths": ["/usr/lib/*"]}) == []
 
 
+def test_a_service_without_a_scheme_is_denied_by_all() -> None:
+    for endpoint in ("s3.org", "https://s3.org", "http://s3.org", "http://s3.org:9000/"):
+        assert [name for name, _ in against(s3(endpoint=endpoint), deny={"endpoints": ["s3.org"]})] == ["denied"]
+    assert against(s3(endpoint="http://s3.org"), deny={"endpoints": ["https://s3.org"]}) == []
+
+
 def test_deny_wins_and_what_is_not_named_is_allowed() -> None:
     both = {"allow": {"data": ["https://h.org/*"]}, "deny": {"data": ["https://h.org/x/*"]}}
     assert against(data("https://h.org/y"), **both) == []
@@ -304,13 +319,23 @@ PARTS = st.lists(st.from_regex(r"[a-z0-9]{1,6}", fullmatch=True), min_size=1, ma
 @given(HOSTS, PARTS, st.data())
 def test_a_location_in_disguise_is_read_as_it_is(host: str, parts: list[str], draw: st.DataObject) -> None:
     plain = Location.read(f"https://{host}/{'/'.join(parts)}")
-    disguised = [
-        draw.draw(st.sampled_from([part, f"./{part}", f"x/../{part}", f"%{ord(part[0]):02x}{part[1:]}"])) for part in parts
-    ]
-    where = draw.draw(st.sampled_from([host, host.upper(), f"{host}.", f"{host}:443", f"{host}:"]))
     slash = draw.draw(st.sampled_from(["/", "//", "%2f"]))
+    dots = "x%2f..%2f" if slash == "%2f" else "x/../"  # of both kinds it could be one thing or another
+    disguised = [draw.draw(st.sampled_from([part, f"./{part}", dots + part, f"%{ord(part[0]):02x}{part[1:]}"])) for part in parts]
+    where = draw.draw(st.sampled_from([host, host.upper(), f"{host}.", f"{host}:443", f"{host}:"]))
     assert Location.read(f"https://{where}/{slash.join(disguised)}") == plain
     assert LocationPattern.read(f"https://{host}/{'/'.join(parts)}").allows(plain)
+
+
+@given(st.lists(st.sampled_from(["a", "b", ".", "..", "", "%2e", "%2e%2E", ".%2e", "a%2fb", "%2F", ";"]), max_size=6))
+def test_a_path_leads_where_it_is_asked_for(parts: list[str]) -> None:
+    """httpx takes dots out before it asks."""
+    text = f"https://h.org/{'/'.join(parts)}"
+    try:
+        found = Location.read(text)
+    except ValueError:
+        return
+    assert Location.read(str(httpx.URL(text))) == found
 
 
 @given(HOSTS.filter(lambda host: "." in host), PARTS)

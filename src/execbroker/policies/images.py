@@ -65,7 +65,7 @@ class ImagePattern:
         """Raises ValueError."""
         if text == "*":
             return cls("*", "*", LocationPattern.read("*"))
-        if "://" in text and not text.startswith(_SCHEMES):
+        if _is_address(text):
             return cls("", "", LocationPattern.read(text))
         registry, name = _registry(_without_scheme(text))
         if not name:
@@ -87,11 +87,15 @@ class ImagePattern:
 
 def read_image(text: str) -> Image | Location:
     """An image of a registry, or one that is a file. Raises ValueError."""
-    return Location.read(text) if "://" in text and not text.startswith(_SCHEMES) else Image.read(text)
+    return Location.read(text) if _is_address(text) else Image.read(text)
+
+
+def _is_address(text: str) -> bool:
+    return "://" in text and not text.lower().startswith(_SCHEMES)
 
 
 def _without_scheme(text: str) -> str:
-    return next((text.removeprefix(scheme) for scheme in _SCHEMES if text.startswith(scheme)), text)
+    return next((text[len(scheme) :] for scheme in _SCHEMES if text.lower().startswith(scheme)), text)
 
 
 def _registry(name: str) -> tuple[str, str]:

@@ -14,6 +14,8 @@ PORTS = {"http": "80", "https": "443", "ftp": "21", "sftp": "22"}
 NO_HOSTS = {"file", "s3", "rucio", "ivo", "vos"}
 """Schemes whose authority is no host."""
 _WILD = re.compile(r"[*?\[]")
+_SLASH = re.compile("%2f", re.IGNORECASE)
+_DOTS = "it has dots in it that are not read the same everywhere"
 _NAME = re.compile(r"[a-z0-9._~!-]*")
 _PATTERN = re.compile(r"(?P<scheme>[^:/]+):(?://(?P<netloc>[^/]*))?(?P<path>.*)")
 _NETLOC = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|.*?)(?::(?P<port>[\d*?]+))?")
@@ -127,14 +129,35 @@ def _decoded(path: str) -> str:
 
 
 def _plain(path: str) -> str:
+    """Raises ValueError where dots lead elsewhere for who takes them out before it is decoded, as clients do, or keeps empty
+    parts, or takes an encoded slash for none."""
+    decoded = _decoded(path)
+    slashes = "%2F".join(unquote(part, errors="surrogateescape") for part in _SLASH.split(path))
+    readings = (decoded, _undotted(decoded), _decoded(_undotted(path)), _undotted(slashes).replace("%2F", "/"))
+    if len({_resolved(one) for one in readings}) > 1:
+        raise ValueError(_DOTS)
+    return _resolved(decoded)
+
+
+def _undotted(path: str) -> str:
+    """Without dots, but with empty parts (RFC 3986, 5.2.4)."""
     parts: list[str] = []
-    plain = _decoded(path)
-    for part in plain.split("/"):
+    for part in path.split("/"):
+        if part == "..":
+            del parts[max(len(parts) - 1, 1) :]
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _resolved(path: str) -> str:
+    parts: list[str] = []
+    for part in path.split("/"):
         if part.partition(";")[0] == ".." and part != "..":
-            raise ValueError("it has dots in it that are not read the same everywhere")
+            raise ValueError(_DOTS)
         if part == "..":
             del parts[-1:]
         elif part not in ("", "."):
             parts.append(part)
-    folder = "/" if parts and plain.endswith("/") else ""
+    folder = "/" if parts and path.endswith("/") else ""
     return f"/{'/'.join(parts)}{folder}"

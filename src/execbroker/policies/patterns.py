@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from posixpath import normpath
 from typing import Any, Protocol, Self
@@ -59,6 +59,20 @@ class PathPattern:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointPattern:
+    """Without a scheme it allows https alone, and denies all."""
+
+    allowed: LocationPattern
+    denied: LocationPattern
+
+    def allows(self, value: Location) -> bool:
+        return self.allowed.allows(value)
+
+    def denies(self, value: Location) -> bool:
+        return self.denied.denies(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Sort:
     """How what a request names is read, and how a pattern is; both raise ValueError."""
 
@@ -85,9 +99,11 @@ def _endpoint(text: str) -> Location:
     return Location.read(text if "://" in text else f"https://{text}")
 
 
-def _endpoint_pattern(text: str) -> LocationPattern:
-    pattern = LocationPattern.read(text if "://" in text or text == "*" else f"https://{text}")
-    return LocationPattern(pattern.scheme, pattern.host, pattern.port, "*" if pattern.path in ("*", "/") else pattern.path)
+def _endpoint_pattern(text: str) -> EndpointPattern:
+    named = "://" in text or text == "*"
+    pattern = LocationPattern.read(text if named else f"https://{text}")
+    pattern = replace(pattern, path="*") if pattern.path == "/" else pattern
+    return EndpointPattern(pattern, pattern if named else replace(pattern, scheme="*"))
 
 
 def _host(text: str) -> str:
