@@ -32,9 +32,10 @@ from execbroker.offers.offering import Answer
 from execbroker.offers.wanting import Wanted, candidates_on
 from execbroker.platforms.base import Platform
 from execbroker.policies.rules import Policies, Rule
-from execbroker.policies.standing import limits_of, longest_for, quotas_for_longer, standing_of
+from execbroker.policies.standing import limits_of, longest_for, standing_of
 from execbroker.rendering import Renderer, owner_of
 from execbroker.scheduling.asks import Candidate
+from execbroker.scheduling.moving import room_within
 from execbroker.staging.base import Estimate
 from execbroker.store import Entry, Store, Stream
 
@@ -291,10 +292,10 @@ class Broker:
         row = await self._ledger.session(uuid)
         if row and row.phase is Phase.RUNNING and row.slot and not self._extendable(row.slot):
             raise NoRoom(f"{row.slot.platform} cannot change the end of a session that runs")
-        quotas = quotas_for_longer(self._policies, who, row.slot, seconds) if row and row.slot else ()
+        longest, quotas = longest_for(self._policies, who, row) if row and row.slot and seconds > 0 else (None, ())
         found = cost_limits(ExecutionRequest.model_validate_json(request))
         limits = tuple((limit.currency, limit.most) for limit in found if isinstance(limit, CostLimit))
-        return await self._books.extend(uuid, seconds, limits, quotas)
+        return await self._books.extend(uuid, seconds, limits, quotas, longest)
 
     def _extendable(self, slot: Slot) -> bool:
         platform = self._platforms.get(slot.platform)
@@ -308,7 +309,11 @@ class Broker:
         if row.phase is Phase.RUNNING and not self._extendable(slot):
             return None
         least = slot.end - max(now, slot.start) - 1
-        most, quotas = longest_for(self._policies, who, slot, int(self._defaults.extension.total_seconds()))
+        try:
+            longest, quotas = longest_for(self._policies, who, row)
+        except Forbidden:
+            return max(least, 0), 0
+        most = min(int(self._defaults.extension.total_seconds()), room_within(longest, slot))
         return max(least, 0), self._books.room_after(slot, most, quotas)
 
     def events(self, who: Identity, after: int | None) -> AsyncGenerator[News, None]:
