@@ -3,6 +3,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -259,7 +260,7 @@ class Broker:
         mine = row.owner == who.owner
         match change:
             case EnumValueUpdate() if change.path in _PHASE:
-                row = await self._choose(uuid, change.value.upper())
+                row = await self._choose(uuid, change.value.upper(), "its owner" if mine else "an admin")
             case IntegerDeltaUpdate() if change.path.lstrip("/") == DURATION:
                 row = await self._extend(uuid, change, request, who)
             case EnumValueUpdate() | IntegerDeltaUpdate():
@@ -273,8 +274,12 @@ class Broker:
         session = await self._rendered(row, request, renderer, who)
         return session if mine else face_of_session(session, _ENDS)
 
-    async def _choose(self, uuid: UUID, choice: str) -> SessionRow:
-        verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}
+    async def _choose(self, uuid: UUID, choice: str, by: str) -> SessionRow:
+        verbs = {
+            "ACCEPTED": self._books.accept,
+            "REJECTED": self._books.reject,
+            "CANCELLED": partial(self._books.cancel, by=by),
+        }
         if choice not in verbs:
             raise Invalid(faults=(Fault("value", "unknown-value", f"the values there are: {', '.join(verbs)}", choice),))
         return await verbs[choice](uuid)

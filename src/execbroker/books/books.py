@@ -202,12 +202,12 @@ class Books:
 
         return await self._batches.do(operation, session=uuid)
 
-    async def cancel(self, uuid: UUID) -> SessionRow:
+    async def cancel(self, uuid: UUID, by: str = "its owner") -> SessionRow:
         """Stop an accepted session, wherever it has got to: it is released first, then CANCELLED. Raises IllegalMove."""
 
         async def operation(transaction: Transaction, now: int) -> SessionRow:
             row = await _find(transaction, uuid, Phase.CANCELLED)
-            said = [message("INFO", "cancelled", "Cancelled by its owner")]
+            said = [message("INFO", "cancelled", "Cancelled by {by}", by=by)]
             await transaction.move(row, Phase.RELEASING, now, said, outcome=Phase.CANCELLED, due=now)
             return replace(row, phase=Phase.RELEASING, outcome=Phase.CANCELLED, modified=now)
 

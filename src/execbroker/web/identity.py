@@ -143,8 +143,9 @@ class Door:
 
 async def is_known_still(request: Request) -> bool:
     """Whether whoever was let in with this request would be again."""
+    guard: Guard = request.app.state.guard
     try:
-        who: Identity = await request.app.state.guard.recognise(*_credentials(request.headers))
+        who = await guard.recognise(*_credentials(request.headers))
     except Busy:
         return True
     except (Unauthorized, Forbidden):
