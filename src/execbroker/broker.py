@@ -1,6 +1,6 @@
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
@@ -275,7 +275,7 @@ class Broker:
         return session if mine else face_of_session(session, _ENDS)
 
     async def _choose(self, uuid: UUID, choice: str, by: str) -> SessionRow:
-        verbs = {
+        verbs: dict[str, Callable[[UUID], Awaitable[SessionRow]]] = {
             "ACCEPTED": self._books.accept,
             "REJECTED": self._books.reject,
             "CANCELLED": partial(self._books.cancel, by=by),

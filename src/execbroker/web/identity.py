@@ -144,13 +144,14 @@ class Door:
 async def is_known_still(request: Request) -> bool:
     """Whether whoever was let in with this request would be again."""
     guard: Guard = request.app.state.guard
+    before: Identity = request.state.identity
     try:
         who = await guard.recognise(*_credentials(request.headers))
     except Busy:
         return True
     except (Unauthorized, Forbidden):
         return False
-    return who.owner == request.state.identity.owner
+    return who.owner == before.owner
 
 
 def _credentials(headers: Headers) -> tuple[str, str]:
