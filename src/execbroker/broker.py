@@ -1,8 +1,9 @@
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -32,9 +33,10 @@ from execbroker.offers.offering import Answer
 from execbroker.offers.wanting import Wanted, candidates_on
 from execbroker.platforms.base import Platform
 from execbroker.policies.rules import Policies, Rule
-from execbroker.policies.standing import limits_of, longest_for, quotas_for_longer, standing_of
+from execbroker.policies.standing import limits_of, longest_for, standing_of
 from execbroker.rendering import Renderer, owner_of
 from execbroker.scheduling.asks import Candidate
+from execbroker.scheduling.moving import room_within
 from execbroker.staging.base import Estimate
 from execbroker.store import Entry, Store, Stream
 
@@ -258,7 +260,7 @@ class Broker:
         mine = row.owner == who.owner
         match change:
             case EnumValueUpdate() if change.path in _PHASE:
-                row = await self._choose(uuid, change.value.upper())
+                row = await self._choose(uuid, change.value.upper(), "its owner" if mine else "an admin")
             case IntegerDeltaUpdate() if change.path.lstrip("/") == DURATION:
                 row = await self._extend(uuid, change, request, who)
             case EnumValueUpdate() | IntegerDeltaUpdate():
@@ -272,8 +274,12 @@ class Broker:
         session = await self._rendered(row, request, renderer, who)
         return session if mine else face_of_session(session, _ENDS)
 
-    async def _choose(self, uuid: UUID, choice: str) -> SessionRow:
-        verbs = {"ACCEPTED": self._books.accept, "REJECTED": self._books.reject, "CANCELLED": self._books.cancel}
+    async def _choose(self, uuid: UUID, choice: str, by: str) -> SessionRow:
+        verbs: dict[str, Callable[[UUID], Awaitable[SessionRow]]] = {
+            "ACCEPTED": self._books.accept,
+            "REJECTED": self._books.reject,
+            "CANCELLED": partial(self._books.cancel, by=by),
+        }
         if choice not in verbs:
             raise Invalid(faults=(Fault("value", "unknown-value", f"the values there are: {', '.join(verbs)}", choice),))
         return await verbs[choice](uuid)
@@ -291,10 +297,10 @@ class Broker:
         row = await self._ledger.session(uuid)
         if row and row.phase is Phase.RUNNING and row.slot and not self._extendable(row.slot):
             raise NoRoom(f"{row.slot.platform} cannot change the end of a session that runs")
-        quotas = quotas_for_longer(self._policies, who, row.slot, seconds) if row and row.slot else ()
+        longest, quotas = longest_for(self._policies, who, row) if row and row.slot and seconds > 0 else (None, ())
         found = cost_limits(ExecutionRequest.model_validate_json(request))
         limits = tuple((limit.currency, limit.most) for limit in found if isinstance(limit, CostLimit))
-        return await self._books.extend(uuid, seconds, limits, quotas)
+        return await self._books.extend(uuid, seconds, limits, quotas, longest)
 
     def _extendable(self, slot: Slot) -> bool:
         platform = self._platforms.get(slot.platform)
@@ -308,7 +314,11 @@ class Broker:
         if row.phase is Phase.RUNNING and not self._extendable(slot):
             return None
         least = slot.end - max(now, slot.start) - 1
-        most, quotas = longest_for(self._policies, who, slot, int(self._defaults.extension.total_seconds()))
+        try:
+            longest, quotas = longest_for(self._policies, who, row)
+        except Forbidden:
+            return max(least, 0), 0
+        most = min(int(self._defaults.extension.total_seconds()), room_within(longest, slot))
         return max(least, 0), self._books.room_after(slot, most, quotas)
 
     def events(self, who: Identity, after: int | None) -> AsyncGenerator[News, None]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from brokersite import Site
+from execbroker.access.accounts import WAITING
 from execbroker.config import Config, load
-from execbroker.errors import StartupError
+from execbroker.errors import Busy, StartupError, Unauthorized
 from people import ADMIN, ALICE, AUTH, enrol
 
 
@@ -101,6 +102,7 @@ def test_an_account_that_cannot_be(tmp_path: Path, document: dict[str, Any], pat
         "Basic " + b64encode(b"nobody:battery staple").decode(),
         "Basic " + b64encode(b"boss:wrong password").decode(),
         "Basic " + b64encode(b"alice:").decode(),
+        "Basic " + b64encode(b"al\0ice:battery staple").decode(),
         "Basic " + b64encode(b"alice:" + b"x" * 5000).decode(),
         "Bearer abc",
         "Digest username=alice",
@@ -114,6 +116,17 @@ def test_who_is_not_let_in(tmp_path: Path, header: str | None) -> None:
         assert answer.headers.get_list("www-authenticate") == ['Basic realm="execbroker", charset="UTF-8"']
         assert "x-vo-authenticated" not in answer.headers
         assert (await site.client.get("/sessions", auth=ALICE)).status_code == 200
+
+    run(tmp_path, work)
+
+
+@pytest.mark.parametrize("name", ["boss", "\0"])
+def test_guessing_at_a_name_that_has_no_hash_costs_one(tmp_path: Path, name: str) -> None:
+    async def work(site: Site) -> None:
+        accounts = site.app.state.accounts
+        guesses = [b64encode(f"{name}:wrong password {number}".encode()).decode() for number in range(WAITING + 2)]
+        found = await asyncio.gather(*map(accounts.recognise, guesses), return_exceptions=True)
+        assert {type(one) for one in found} == {Unauthorized, Busy}
 
     run(tmp_path, work)
 

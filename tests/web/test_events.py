@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from test_accounts import ALICE, AUTH, enrol
+from test_accounts import ADMIN, ALICE, AUTH, enrol
 from test_extension import extend
 
 import stores
-from brokersite import Site, asked, uuid_of
+from brokersite import NOTEBOOK, Site, asked, uuid_of
 from execbroker.engine.feed import MOST_KEPT, Feed, Followed
 from execbroker.model.identities import HOLDER
 from execbroker.model.phases import Phase
@@ -265,3 +265,20 @@ def test_whatever_broker_writes_numbers_come_in_order_at_every_broker(tmp_path: 
             assert [*found.values()] == [known] * 3
 
     asyncio.run(work())
+
+
+def test_who_is_no_longer_let_in_is_told_no_more(tmp_path: Path) -> None:
+    async def story(site: Site, client: httpx.AsyncClient) -> None:
+        alice = (await enrol(site)).json()["uuid"]
+        offers = (await client.post("/requests", json={"executable": NOTEBOOK}, auth=ALICE)).json()["offers"]
+        async with asyncio.timeout(10), aclosing(blocks(client, "/events", auth=ALICE)) as stream:
+            await anext(stream)
+            await site.client.post(f"/admin/identities/{alice}", json={"disabled": True}, auth=ADMIN)
+            site.clock.advance(10)
+            rejection = {"kind": "uri:enum-value-update", "path": "phase", "value": "REJECTED"}
+            assert (await site.client.post(f"/sessions/{uuid_of(offers[0])}", json=rejection, auth=ADMIN)).status_code == 200
+            rest = [block async for block in stream]
+        assert [(block.event, block.data) for block in rest] == [("end", {"reason": "renew"})]
+        assert (await client.get("/events", auth=ALICE)).status_code == 403
+
+    tell(tmp_path, story, auth=AUTH)

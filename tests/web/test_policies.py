@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from brokersite import asked, names, platform
 from execbroker.errors import StartupError
@@ -180,3 +181,12 @@ def test_wrong_patterns_stop_the_broker(tmp_path: Path) -> None:
 
     with pytest.raises(StartupError, match=r"The policies of the platform site are wrong: data: 'h.org'"):
         tell(tmp_path, story, here({"allow": {"data": ["h.org"]}}))
+
+
+@pytest.mark.parametrize("quota", [{"monthly": float("inf")}, {"held": float("inf")}, {"monthly": float("nan")}])
+def test_what_is_no_number_stops_the_broker(tmp_path: Path, quota: dict[str, float]) -> None:
+    async def story(site: PeopleSite) -> None:
+        raise AssertionError
+
+    with pytest.raises(ValidationError, match="finite number"):
+        tell(tmp_path, story, here({"quotas": {"owner": quota}}))

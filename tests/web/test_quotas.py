@@ -201,6 +201,31 @@ def test_longer_within_quotas_and_limits(tmp_path: Path) -> None:
     tell(tmp_path, story, {"limits": {"duration": "PT3H"}, **owner(cores=3)})
 
 
+def test_longer_by_several_at_once_no_further_than_the_limit(tmp_path: Path) -> None:
+    async def story(site: PeopleSite) -> None:
+        al = site.person("al")
+        session = await al.take(**asked(2, 1, "PT1H"))
+        answers = await asyncio.gather(*(al.extend(session, 60) for _ in range(4)))
+        assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+        assert (await al.show(session))["schedule"]["available"]["duration"] == "PT2H"
+        assert {answer.json().get("seconds", 0) for answer in answers} == {0}
+
+    tell(tmp_path, story, {"limits": {"duration": "PT2H"}})
+
+
+def test_longer_within_the_quotas_of_the_groups_that_it_counts_for(tmp_path: Path) -> None:
+    async def story(site: PeopleSite) -> None:
+        before, now = site.person("al", "a"), site.person("al", "b")
+        session = await before.take(**asked(2, 1, "PT1H"))
+        assert (await now.show(session))["meta"]["options"][-1]["max"] == 30
+        refused = await now.extend(session, 31)
+        assert (refused.status_code, refused.json()["seconds"]) == (409, 1800)
+        assert (await now.extend(session, 30)).status_code == 200
+        assert (await before.me())["platforms"][0]["quotas"][0]["left"] == {"monthly": 0}
+
+    tell(tmp_path, story, {**group(monthly=3), "groups": ["a"]}, {**group(monthly=100), "groups": ["b"]})
+
+
 def test_who_is_no_longer_let_in_cannot_have_more(tmp_path: Path) -> None:
     async def story(site: PeopleSite) -> None:
         session = await site.person("al", "g1").take(**asked(2, 1, "PT1H"))

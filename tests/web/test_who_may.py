@@ -112,3 +112,16 @@ async def _something(site: Site, *, running: bool) -> tuple[str, str]:
         assert taken.status_code == 200, taken.text
         await site.settle()
     return str(answer.json()["meta"]["uuid"]), uuid_of(offer)
+
+
+@pytest.mark.parametrize(("who", "by"), [(ALICE, "its owner"), (ADMIN, "an admin")])
+def test_it_is_told_by_whom_a_session_was_cancelled(tmp_path: Path, who: tuple[str, str], by: str) -> None:
+    async def work() -> None:
+        async with Site(tmp_path, auth=AUTH, platforms=[ROOMY]) as site:
+            await enrol(site)
+            _, session = await _something(site, running=True)
+            assert (await site.client.post(f"/sessions/{session}", json=UPDATES["cancel"], auth=who)).status_code == 200
+            messages = (await site.client.get(f"/sessions/{session}", auth=ALICE)).json()["meta"]["messages"]
+            assert [one["message"] for one in messages if one["kind"].endswith(":cancelled")] == [f"Cancelled by {by}"]
+
+    asyncio.run(work())

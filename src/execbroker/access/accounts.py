@@ -56,13 +56,14 @@ class Accounts:
         """What was right a short while ago, by a digest, so that not every request costs a hash; until when."""
 
     async def recognise(self, credentials: str) -> Identity:
-        """Who brings these, as HTTP Basic has them. Raises Unauthorized, Forbidden, Busy."""
+        """Who brings these, as HTTP Basic has them: a wrong password costs the same whatever the name. Raises Unauthorized,
+        Forbidden, Busy."""
         username, password = _basic(credentials)
-        if hmac.compare_digest(username.encode(), self._admin.username.encode()):
-            if hmac.compare_digest(password.encode(), self._admin.password.get_secret_value().encode()):
-                return Identity(ADMIN, username, admin=True)
-            raise Unauthorized(_WRONG)
-        row = await self._identities.find(HERE, username)
+        admin = hmac.compare_digest(username.encode(), self._admin.username.encode())
+        if admin and hmac.compare_digest(password.encode(), self._admin.password.get_secret_value().encode()):
+            return Identity(ADMIN, username, admin=True)
+        known = not admin and USERNAME.fullmatch(username)
+        row = await self._identities.find(HERE, username) if known else None
         right = await self._is_right(row.secret if row and row.secret else self._nobody, password)
         if not right or row is None:
             raise Unauthorized(_WRONG)

@@ -30,7 +30,7 @@ from execbroker.offers.refusing import why_not
 from execbroker.offers.wanting import Wanted
 from execbroker.policies.rules import Policies
 from execbroker.scheduling.amounts import NOTHING, Amounts
-from execbroker.scheduling.moving import Limits, excess, fits, longer, room_after
+from execbroker.scheduling.moving import Limits, excess, fits, longer, room_after, room_within
 from execbroker.scheduling.objectives import find
 from execbroker.scheduling.quotas import Quota
 from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of, envelope, share_of
@@ -189,19 +189,22 @@ class Books:
 
         return await self._batches.do(operation, session=uuid)
 
-    async def cancel(self, uuid: UUID) -> SessionRow:
+    async def cancel(self, uuid: UUID, by: str = "its owner") -> SessionRow:
         """Stop an accepted session, wherever it has got to: it is released first, then CANCELLED. Raises IllegalMove."""
 
         async def operation(transaction: Transaction, now: int) -> SessionRow:
             row = await _find(transaction, uuid, Phase.CANCELLED)
-            said = [message("INFO", "cancelled", "Cancelled by its owner")]
+            said = [message("INFO", "cancelled", "Cancelled by {by}", by=by)]
             await transaction.move(row, Phase.RELEASING, now, said, outcome=Phase.CANCELLED, due=now)
             return replace(row, phase=Phase.RELEASING, outcome=Phase.CANCELLED, modified=now)
 
         return await self._batches.do(operation, session=uuid)
 
-    async def extend(self, uuid: UUID, seconds: int, limits: Limits = (), quotas: tuple[Quota, ...] = ()) -> SessionRow:
-        """Make an accepted session so much longer, or shorter where that is negative: it ends after now all the same.
+    async def extend(
+        self, uuid: UUID, seconds: int, limits: Limits = (), quotas: tuple[Quota, ...] = (), longest: int | None = None
+    ) -> SessionRow:
+        """Make an accepted session so much longer, `longest` seconds in all, or shorter where that is negative: it ends after
+        now all the same.
 
         Raises IllegalMove, NoRoom.
         """
@@ -210,6 +213,9 @@ class Books:
             row = await _find_live(transaction, uuid, now)
             assert row.slot is not None
             slot = longer(row.slot, seconds)
+            if (room := room_within(longest, row.slot)) < seconds:
+                text = f"A session may last {longest} s on {slot.platform}; it would be {seconds - room} s more"
+                raise NoRoom(text, seconds=room)
             self._check_longer(row.slot, seconds, now, quotas)
             quote = requoted(row.quote, self._prices.get(slot.platform), slot)
             _check_cost(quote, limits)

@@ -49,8 +49,12 @@ class Quota(Section):
     cores: int | None = Field(None, ge=0, description="How many cores may be held at the same time.")
     memory: int | None = Field(None, ge=0, description="How much memory may be held at the same time, in GiB.")
     sessions: int | None = Field(None, ge=0, description="How many sessions may be held at the same time.")
-    held: float | None = Field(None, ge=0, description="How many core-hours may be held in offers that are not accepted.")
-    monthly: float | None = Field(None, ge=0, description="How many core-hours may be used in a calendar month, UTC.")
+    held: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="How many core-hours may be held in offers that are not accepted."
+    )
+    monthly: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="How many core-hours may be used in a calendar month, UTC."
+    )
 
 
 class Quotas(Section):

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from execbroker.errors import Forbidden, NoRoom
+from execbroker.errors import Forbidden
+from execbroker.ledger.rows import SessionRow
 from execbroker.model.identities import Identity
 from execbroker.model.times import format_instant
-from execbroker.model.waist import Slot
 from execbroker.policies.rules import Policies, Rule
 from execbroker.scheduling.accounts import Accounts
 from execbroker.scheduling.months import following, month_of
@@ -57,25 +57,16 @@ def _hours(seconds: int | None) -> float | None:
     return None if seconds is None else seconds / 3600
 
 
-def quotas_for_longer(policies: Mapping[str, Policies], who: Identity, slot: Slot, seconds: int) -> tuple[Quota, ...]:
-    """What somebody may hold where a session is made longer. Raises Forbidden where its platform is no longer for them, NoRoom
-    where one session may not be so long."""
-    here = policies.get(slot.platform)
-    rule = here.rule(who.groups) if here else None
-    if here and rule is None and seconds > 0:
+def longest_for(policies: Mapping[str, Policies], who: Identity, row: SessionRow) -> tuple[int | None, tuple[Quota, ...]]:
+    """How many seconds somebody's session may last at most, and the quotas under which it may become longer: on the accounts on
+    which it counts, those of the groups that they had when they asked. Raises Forbidden where its platform is no longer for them.
+    """
+    assert row.slot is not None
+    here = policies.get(row.slot.platform)
+    if here is None:
+        return None, ()
+    rule = here.rule(who.groups)
+    if rule is None:
         raise Forbidden(str(here.not_for_you.message))
-    longest = rule.most.duration if rule and rule.most else None
-    if longest is not None and seconds > 0 and (over := slot.end - slot.start + seconds - longest) > 0:
-        text = f"A session may last {longest} s on {slot.platform}; it would be {over} s more"
-        raise NoRoom(text, seconds=max(seconds - over, 0))
-    return rule.quotas(who.owner, who.groups) if rule else ()
-
-
-def longest_for(policies: Mapping[str, Policies], who: Identity, slot: Slot, most: int) -> tuple[int, tuple[Quota, ...]]:
-    """By how many seconds somebody may make a session longer, as far as limits go; and the quotas that they are under."""
-    try:
-        return most, quotas_for_longer(policies, who, slot, most)
-    except Forbidden:
-        return 0, ()
-    except NoRoom as less:
-        return int(less.extra["seconds"]), quotas_for_longer(policies, who, slot, 0)
+    quotas = (*rule.quotas(row.owner, row.groups), *here.quotas(row.owner, row.groups))
+    return rule.most.duration if rule.most else None, tuple(dict.fromkeys(quotas))

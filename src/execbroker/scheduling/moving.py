@@ -7,7 +7,7 @@ from execbroker.model.prices import Currency, Prices
 from execbroker.model.waist import Slot
 from execbroker.scheduling.accounts import Excess
 from execbroker.scheduling.amounts import NOTHING, Amounts
-from execbroker.scheduling.asks import Ask, Candidate, Part, Range, StorageAsk
+from execbroker.scheduling.asks import FOREVER, Ask, Candidate, Part, Range, StorageAsk
 from execbroker.scheduling.charges import size_of
 from execbroker.scheduling.quotas import Quota
 from execbroker.scheduling.search import Search
@@ -80,6 +80,11 @@ def excess(timeline: Timeline, slot: Slot, seconds: int, quotas: Iterable[Quota]
     cores, memory, *_ = size_of(slot)
     for quota in quotas:
         yield from timeline.accounts.excess(quota, cores, memory, slot.done, slot.done + seconds)
+
+
+def room_within(longest: int | None, slot: Slot) -> int:
+    """By how many seconds it could be made longer where it may last `longest` at most."""
+    return FOREVER if longest is None else max(longest - (slot.end - slot.start), 0)
 
 
 def room_after(timeline: Timeline, slot: Slot, most: int, quotas: Collection[Quota] = ()) -> int:

@@ -4,15 +4,17 @@ from contextlib import aclosing
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
 from execbroker.engine.feed import News
 from execbroker.errors import BrokerError
+from execbroker.web.identity import is_known_still
 from execbroker.web.routes import Desk, Who
 
 RETRY = 1000  # milliseconds after which clients come again
+AGAIN = 10  # seconds after which it is looked whether who follows would be let in still
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """By which nothing between us and the client keeps events back."""
 MOST = (1 << 63) - 1
@@ -27,8 +29,8 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, news: AsyncGenerator[News, None]) -> None:
-        self._blocks = _blocks(news)
+    def __init__(self, request: Request, news: AsyncGenerator[News, None]) -> None:
+        self._blocks = _blocks(_while_known(request, news))
         super().__init__(self._blocks, headers=HEADERS)
 
     async def stream_response(self, send: Send) -> None:
@@ -37,16 +39,32 @@ class EventStream(StreamingResponse):
 
 
 @streams.get("/events", operation_id="EventStream")
-async def events(broker: Desk, who: Who, after: After = None, last_event_id: LastEventId = None) -> Response:
+async def events(request: Request, broker: Desk, who: Who, after: After = None, last_event_id: LastEventId = None) -> Response:
     """What happens to all that is the caller's, from now on, or from a number on."""
-    return EventStream(broker.events(who, after if last_event_id is None else last_event_id))
+    return EventStream(request, broker.events(who, after if last_event_id is None else last_event_id))
 
 
 @streams.get("/sessions/{uuid}/events", operation_id="SessionEventStream")
-async def session_events(uuid: UUID, broker: Desk, who: Who, after: After = None, last_event_id: LastEventId = None) -> Response:
+async def session_events(
+    request: Request, uuid: UUID, broker: Desk, who: Who, after: After = None, last_event_id: LastEventId = None
+) -> Response:
     """What has happened and happens to one session, until it is over; 204 where nothing comes after that number any more."""
     news = await broker.session_events(uuid, who, after if last_event_id is None else last_event_id)
-    return EventStream(news) if news else Response(status_code=204)
+    return EventStream(request, news) if news else Response(status_code=204)
+
+
+async def _while_known(request: Request, news: AsyncGenerator[News, None]) -> AsyncGenerator[News, None]:
+    """Who follows for long has to be let in still, as whoever comes again."""
+    clock = request.app.state.parts.clock
+    looked = clock.monotonic()
+    async with aclosing(news):
+        async for one in news:
+            if clock.monotonic() >= looked + AGAIN:
+                if not await is_known_still(request):
+                    yield News((), one.position, end="renew")
+                    return
+                looked = clock.monotonic()
+            yield one
 
 
 async def _blocks(news: AsyncGenerator[News, None]) -> AsyncGenerator[str, None]:

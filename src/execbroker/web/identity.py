@@ -10,11 +10,12 @@ from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from execbroker.errors import BrokerError, Forbidden, TooMany, Unauthorized
+from execbroker.errors import BrokerError, Busy, Forbidden, TooMany, Unauthorized
 from execbroker.model.identities import ANYONE, HOLDER, Identity
 from execbroker.web.problems import problem
 from execbroker.web.throttle import Throttle, caller_at, name_in
@@ -120,10 +121,10 @@ class Door:
             raise Forbidden(f"Pages of {origin} may not use this broker")
 
     async def _recognise(self, scope: Scope, headers: Headers) -> Identity:
-        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        scheme, credentials = _credentials(headers)
         if not scheme and any(route.matches(scope)[0] is Match.FULL for route in self._open):
             return ANYONE
-        return await self._log_in(scope, scheme.lower(), credentials.strip())
+        return await self._log_in(scope, scheme, credentials)
 
     async def _log_in(self, scope: Scope, scheme: str, credentials: str) -> Identity:
         """Raises Unauthorized, TooMany, Busy."""
@@ -138,6 +139,25 @@ class Door:
         except Unauthorized:
             scope.setdefault("audit", {})["login"] = name if scheme == "basic" else scheme[:16]
             raise
+
+
+async def is_known_still(request: Request) -> bool:
+    """Whether whoever was let in with this request would be again."""
+    guard: Guard = request.app.state.guard
+    before: Identity = request.state.identity
+    try:
+        who = await guard.recognise(*_credentials(request.headers))
+    except Busy:
+        return True
+    except (Unauthorized, Forbidden):
+        return False
+    return who.owner == before.owner
+
+
+def _credentials(headers: Headers) -> tuple[str, str]:
+    """The scheme, in small letters, and what comes with it."""
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    return scheme.lower(), credentials.strip()
 
 
 def _telling(who: Identity, send: Send) -> Send:
