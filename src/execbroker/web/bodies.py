@@ -1,4 +1,5 @@
 import asyncio
+import random
 import time
 import zlib
 from collections import Counter
@@ -12,8 +13,9 @@ from execbroker.config import Config
 from execbroker.errors import Busy, TooLarge, TooSlow, Unreadable, UnsupportedMedia
 
 LARGE = 1 << 16  # bytes; a YAML document of a megabyte takes a second or two to read, in which others must be answered
-PIECE = 1 << 18  # bytes that are unpacked before others have their turn
-PENALTY = 0.2  # seconds; who sends too much, again and again, costs little
+PIECE = 1 << 15  # bytes that are unpacked before others have their turn
+PENALTY = 0.5  # seconds, or half or half as much again, so that those who come at once do not come at once again; who sends
+# too much all the time then costs little
 ENCODINGS = ("gzip", "x-gzip", "deflate", "identity")
 _RAW = -zlib.MAX_WBITS
 _GZIP = 16 + zlib.MAX_WBITS
@@ -54,7 +56,7 @@ async def body_of(request: Request, crowd: Crowd) -> AsyncIterator[bytes]:
             body += piece
             if len(body) > config.limits.body:
                 body.clear()
-                await asyncio.sleep(PENALTY)
+                await asyncio.sleep(random.uniform(0.5, 1.5) * PENALTY)  # noqa: S311 -- nothing secret about it
                 raise TooLarge(f"The body is larger than {config.limits.body} bytes")
             if len(body) > LARGE and not entered:
                 crowd.enter(owner)
