@@ -4,6 +4,7 @@ BrokerError                what a request is answered with; carries its HTTP sta
 ├─ Unreadable         400  the body cannot be parsed
 ├─ Unfit              400  no account can be like that
 ├─ Unauthorized       401
+│  └─ Expired         401  credentials that were good once
 ├─ Forbidden          403
 ├─ NotFound           404
 ├─ NotAcceptable      406
@@ -71,7 +72,13 @@ class Unauthorized(BrokerError):
     status = 401
     title = "Who are you?"
     guess = True
-    """Whether somebody may be guessing. Credentials that were good once, such as a token that has expired, are no guess."""
+    """Whether somebody may be guessing."""
+
+
+class Expired(Unauthorized):
+    """Credentials that were good once are no guess."""
+
+    guess = False
 
 
 class Forbidden(BrokerError):

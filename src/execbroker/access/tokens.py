@@ -9,7 +9,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jwt import ClaimsOption, JWTClaimsRegistry
 
 from execbroker.config import IssuerSettings
-from execbroker.errors import Unauthorized
+from execbroker.errors import Expired, Unauthorized
 
 Key = RSAKey | ECKey | OKPKey
 
@@ -117,7 +117,7 @@ def check_claims(claims: dict[str, Any], settings: IssuerSettings, now: int, nee
     try:
         registry.validate(claims)
     except ExpiredTokenError:
-        raise Unauthorized("The token has expired") from None
+        raise Expired("The token has expired") from None
     except MissingClaimError as error:
         raise Unauthorized(f"The token does not have all that it needs: {error.claim}") from None
     except ClaimError as error:
