@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Most tests wait for processes most of the time.
+SIDE_BY_SIDE := --numprocesses 4 --dist loadfile
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
 .PHONY: demo test lint bench docs clean
@@ -9,8 +11,8 @@ demo: $(VENV)/.installed  ## see it work
 	@$(BIN)/execbroker demo
 
 test: $(VENV)/.installed-dev  ## run the tests
-	@$(BIN)/python -m pytest
-	@$(BIN)/python -m pytest --store postgres
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --store postgres
 
 lint: $(VENV)/.installed-dev  ## style and types
 	@$(BIN)/ruff check .
