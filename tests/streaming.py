@@ -114,7 +114,10 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/told"
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        length = int(handler.headers["Content-Length"])
+        body = handler.rfile.read(length)
+        if len(body) < length:  # who spoke has died over it
+            return
         self.asked += 1
         status = self.answers.pop(0) if self.answers else 204
         if status == 0:
