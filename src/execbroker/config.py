@@ -37,7 +37,9 @@ class IntrospectionSettings(Section):
 class IssuerSettings(Section):
     """An OpenID Connect issuer whose tokens are trusted."""
 
-    issuer: str = Field(description="Its address, exactly as in the `iss` of its tokens: https, or http on this machine.")
+    issuer: str = Field(
+        max_length=255, description="Its address, exactly as in the `iss` of its tokens: https, or http on this machine."
+    )
     audience: list[str] = Field(min_length=1, description="What `aud` of a token for this broker names: one of these.")
     client_id: str | None = Field(None, description="The public client by which `execbroker login` logs people in.")
     scopes: list[str] = Field(["openid", "profile", "offline_access"], description="What `execbroker login` asks for.")
