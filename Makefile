@@ -11,8 +11,10 @@ demo: $(VENV)/.installed  ## see it work
 	@$(BIN)/execbroker demo
 
 test: $(VENV)/.installed-dev  ## run the tests
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --store postgres
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone"
+	@$(BIN)/python -m pytest -m alone
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" --store postgres
+	@$(BIN)/python -m pytest -m alone --store postgres
 
 lint: $(VENV)/.installed-dev  ## style and types
 	@$(BIN)/ruff check .

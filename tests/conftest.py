@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: what only a ledger in a file has")
     config.addinivalue_line("markers", "postgres: what only a ledger on a server has")
+    config.addinivalue_line("markers", "alone: what needs the whole machine for a while")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

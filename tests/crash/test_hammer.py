@@ -25,6 +25,8 @@ from execbroker.ledger.audit import audit
 from execbroker.ledger.ledger import Ledger
 from execbroker.model.times import Interval, parse_duration, parse_instant
 
+pytestmark = pytest.mark.alone
+
 SECONDS = float(os.environ.get("EXECBROKER_HAMMER_SECONDS", "20"))
 SEEDS = os.environ.get("EXECBROKER_HAMMER_SEEDS", "1").split(",")
 CLIENTS = 16

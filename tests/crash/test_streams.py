@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pytest
 
 import stores
 from brokersite import NOTEBOOK, asked, uuid_of
 from processsite import Site
+
+pytestmark = pytest.mark.alone
 
 PARTS = (400, 300, 300)
 """In the middle of the first part the broker is stopped, and in the middle of the second killed."""
