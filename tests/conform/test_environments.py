@@ -174,9 +174,8 @@ def test_release_calls_it_off(site: Site) -> None:
         assert installers(environment.folder)
         await released(platform, job)
         assert not environment.complete
-        async with asyncio.timeout(10):  # those in a namespace of their own die with its first, a moment later
-            while installers(environment.folder):
-                await asyncio.sleep(0.05)
+        # Those in a namespace of their own die with its first, a moment later.
+        assert not await until(lambda: asyncio.to_thread(installers, environment.folder), lambda found: not found)
 
     asyncio.run(go())
 
