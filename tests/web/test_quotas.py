@@ -162,6 +162,22 @@ def test_a_month_has_so_many_core_hours(tmp_path: Path) -> None:
     tell(tmp_path, story, owner(monthly=6), start=EVENING)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_goes_back_into_the_month_before_finds_it_as_it_was(tmp_path: Path, restarted: bool) -> None:
+    async def story(site: PeopleSite) -> None:
+        al = site.person("al")
+        await al.take(**asked(4, 1, "PT1H"))
+        await site.advance(6 * 3600)
+        assert (await al.me())["platforms"][0]["quotas"][0]["used"] == {"monthly": 0.0}
+        if restarted:
+            await site.restart()
+        site.clock.step(-6 * 3600)
+        assert (await al.me())["platforms"][0]["quotas"][0]["used"] == {"monthly": 4.0}
+        await al.refused(**asked(3, 1, "PT30M", f"{site.clock.at(0)}/PT1M"))
+
+    tell(tmp_path, story, owner(monthly=5), start=EVENING)
+
+
 def test_what_has_ended_counts_as_it_was_used(tmp_path: Path) -> None:
     async def story(site: PeopleSite) -> None:
         al = site.person("al", "g1")

@@ -20,7 +20,7 @@ from execbroker.policies.rules import Policies
 from execbroker.scheduling.accounts import Charge, Entries
 from execbroker.scheduling.asks import Ask
 from execbroker.scheduling.charges import charge_of, core_seconds_by_month
-from execbroker.scheduling.months import month_of
+from execbroker.scheduling.months import month_before, month_of
 from execbroker.scheduling.objectives import Choice, find
 from execbroker.scheduling.quotas import Account, Quota
 
@@ -103,7 +103,7 @@ class Accounting:
     async def reload(self, ledger: Ledger, now: int) -> None:
         """Read everything back."""
         if self._tracked:
-            self._accounts.load(dict(self._entries(await ledger.holding(), await ledger.usage(month_of(now)))))
+            self._accounts.load(dict(self._entries(await ledger.holding(), await ledger.usage(month_before(month_of(now))))))
 
     async def follow(self, transaction: Transaction, holders: Collection[UUID]) -> None:
         """Other brokers have changed what these hold."""

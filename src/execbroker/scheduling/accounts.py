@@ -8,7 +8,7 @@ from uuid import UUID
 import numpy as np
 
 from execbroker.scheduling.asks import FOREVER
-from execbroker.scheduling.months import month_of, months, starts_within
+from execbroker.scheduling.months import month_before, month_of, months, starts_within
 from execbroker.scheduling.profile import Profile
 from execbroker.scheduling.quotas import RESOURCES, TOP, Account, Quota
 
@@ -134,11 +134,11 @@ class Accounts:
         self.load(self._entries)
 
     def forget(self, before: int) -> None:
-        """Drop what ended before `before`, and who took something of the months before that of `before` alone."""
+        """Drop what ended before `before`, and the months before the last one: the clock may go back into that."""
         for profile in self._profiles.values():
             profile.forget(before)
         if month_of(before) > month_of(max(self._forgotten, 0)):
-            self._forget_months(month_of(before))
+            self._forget_months(month_before(month_of(before)))
         self._forgotten = before
 
     def _forget_months(self, first: int) -> None:

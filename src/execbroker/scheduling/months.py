@@ -18,6 +18,11 @@ def following(month: int) -> int:
     return month_of(month + 31 * 86400)
 
 
+def month_before(month: int) -> int:
+    """The month before one."""
+    return month_of(month - 1)
+
+
 def months(start: int, end: int) -> Iterator[tuple[int, int]]:
     """Each month that [start, end) is in, and how many seconds of it."""
     month = month_of(start)
