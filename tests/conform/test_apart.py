@@ -229,6 +229,29 @@ def test_without_a_gateway_it_does_not_start(apart: Site, tmp_path: Path, monkey
     asyncio.run(go())
 
 
+def test_a_gateway_that_does_not_start_is_tried_again(apart: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What leads out fails twice, once the broker has found it, and then works."""
+    program, failures = tmp_path / "bin" / "slirp4netns", tmp_path / "failures"
+    program.parent.mkdir()
+    program.symlink_to(real := str(shutil.which("slirp4netns")))
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    async def go() -> None:
+        platform, job = apart.platform(), apart.brief()
+        await platform.capacity()
+        program.unlink()
+        program.write_text(
+            f'#!/bin/sh\nif [ $(wc -l < {failures}) -lt 2 ]; then echo >> {failures}; exit 1; fi\nexec {real} "$@"\n'
+        )
+        program.chmod(0o755)
+        failures.touch()
+        await platform.start(job)
+        assert ((await ended(platform, job)).exit_code, apart.runs(job), failures.read_text()) == (3, 1, "\n\n")
+        await released(platform, job)
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize(
     ("settings", "why"),
     [

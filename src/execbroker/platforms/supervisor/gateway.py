@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .folder import last_line
 from .namespaces import die_with_parent, enter_network, enter_owner
 
 PATIENCE = 10  # seconds
@@ -51,7 +50,8 @@ class Gateway:
         os.close(told)
         os.close(alive)
         if not os.read(ready, 1):
-            raise OSError(f"{self.told['outbound'][0]}: {last_line(Path(f'/proc/self/fd/{said}'))}")
+            text = Path(f"/proc/self/fd/{said}").read_text(errors="replace")
+            raise OSError(f"{self.told['outbound'][0]}: {'; '.join(text.splitlines()[-5:])}")
         os.close(ready)
         os.close(said)
 

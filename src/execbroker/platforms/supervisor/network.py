@@ -16,6 +16,7 @@ from .namespaces import die_with_parent
 from .processes import MARKER
 
 PATIENCE = 20  # seconds
+TRIES, PAUSE = 3, 0.2  # seconds
 _HERE = str(Path(__file__).resolve().parent)
 
 
@@ -51,8 +52,19 @@ def connect(
 ) -> subprocess.Popen[bytes]:
     """Give the network namespace of process `pid` its gateway: what goes out as `network` says, what comes to `ports` goes in.
 
-    It lives until its stdin is closed. Raises OSError with what it said.
+    It lives until its stdin is closed. What carries packets out does not always start on a busy machine, so that it is tried
+    again. Raises OSError with what it said.
     """
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(OSError):
+            return _connect(pid, network, ports, session, enter)
+        time.sleep(PAUSE)
+    return _connect(pid, network, ports, session, enter)
+
+
+def _connect(
+    pid: int, network: dict[str, Any], ports: Sequence[socket.socket], session: str, enter: Callable[[], None] | None
+) -> subprocess.Popen[bytes]:
     namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         told = {**network, "namespace": namespace, "ports": [(port.fileno(), port.getsockname()[1]) for port in ports]}
