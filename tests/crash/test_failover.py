@@ -25,7 +25,7 @@ from execbroker.ledger.audit import audit
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.postgres import STALLED
 
-pytestmark = [pytest.mark.postgres, UNFINISHED]
+pytestmark = [pytest.mark.postgres, pytest.mark.alone, UNFINISHED]
 
 SMALL = 16 << 20
 """Bytes: a database without anything in it takes half of that."""

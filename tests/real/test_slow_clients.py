@@ -77,6 +77,7 @@ def test_a_body_that_only_drips_is_408(site: Site) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.sqlite  # those to a database on a server would count among its sockets
 def test_who_does_not_read_is_not_waited_for(site: Site) -> None:
     before = sockets(site.process.pid)
     raw = Raw(site, buffer=4096)
@@ -103,6 +104,7 @@ def test_what_is_no_http_is_a_problem_with_safe_headers(site: Site) -> None:
     assert json.loads(body)["status"] == 400
 
 
+@pytest.mark.alone
 def test_a_thousand_slow_ones_are_not_noticed_by_others(site: Site) -> None:
     others, memory = 40, status_of(site.process.pid, "VmHWM")
     before = sockets(site.process.pid)
