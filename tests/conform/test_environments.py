@@ -174,8 +174,7 @@ def test_release_calls_it_off(site: Site) -> None:
         assert installers(environment.folder)
         await released(platform, job)
         assert not environment.complete
-        # Those in a namespace of their own die with its first, a moment later.
-        assert not await until(lambda: asyncio.to_thread(installers, environment.folder), lambda found: not found)
+        assert not installers(environment.folder)
 
     asyncio.run(go())
 

@@ -24,6 +24,7 @@ from execbroker.staging.disk import on_disk
 from execbroker.staging.rates import Rates
 
 WAIT = 0.5
+GONE = 5  # seconds
 RATE = "environment"
 _INSTALL = ("install", "--no-input", "--disable-pip-version-check", "--no-warn-script-location", "--progress-bar", "off")
 _PIP_SETTINGS = ("/etc/pip.conf", "/etc/xdg/pip", "~/.config/pip", "~/.pip", "~/.netrc")
@@ -219,9 +220,19 @@ class Installer:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
+                await self._gone(process)
         if process.returncode:
             last = "\n".join(said.decode(errors="replace").strip().splitlines()[-8:])
             raise PlatformFailure(f"the Python environment could not be made:\n{last}")
+
+    @staticmethod
+    async def _gone(process: asyncio.subprocess.Process) -> None:
+        """Those in a namespace of their own die a moment after its first: its output ends with the last that can write to it."""
+        assert process.stdout
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GONE):
+                while await process.stdout.read(1 << 16):
+                    pass
 
     def _tmpdir(self) -> str:
         return "/tmp" if self.sandbox else str(self.tmp)  # noqa: S108 -- that is self.tmp, seen from inside
