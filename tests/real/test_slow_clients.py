@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from doorsite import ASK, SERVERS, Raw, connections, door, sockets, status_of, use
+from doorsite import ASK, SERVERS, Raw, connected, connections, door, status_of, use
 from processsite import Site, until
 
 SHORT = {"head": "PT1S", "pause": "PT1S", "body": "PT3S", "reply": "PT2S"}
@@ -77,11 +77,9 @@ def test_a_body_that_only_drips_is_408(site: Site) -> None:
     asyncio.run(work())
 
 
-@pytest.mark.sqlite  # those to a database on a server would count among its sockets
 def test_who_does_not_read_is_not_waited_for(site: Site) -> None:
-    before = sockets(site.process.pid)
     raw = Raw(site, buffer=4096)
-    asyncio.run(until(lambda: sockets(site.process.pid) > before))
+    asyncio.run(until(lambda: connected(site)))
     token = (site.data / "token").read_text()
     request = f"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     raw.socket.setblocking(False)
@@ -90,7 +88,7 @@ def test_who_does_not_read_is_not_waited_for(site: Site) -> None:
         """As much as it takes, until it takes no more or hangs up."""
         with contextlib.suppress(OSError):
             raw.socket.send(request * 100)
-        return sockets(site.process.pid) <= before
+        return not connected(site)
 
     asyncio.run(until(sent))
     raw.close()
@@ -107,7 +105,6 @@ def test_what_is_no_http_is_a_problem_with_safe_headers(site: Site) -> None:
 @pytest.mark.alone
 def test_a_thousand_slow_ones_are_not_noticed_by_others(site: Site) -> None:
     others, memory = 40, status_of(site.process.pid, "VmHWM")
-    before = sockets(site.process.pid)
     with connections(site, 1000) as slow:
         for number, raw in enumerate(slow):
             if number % 3 == 1:
@@ -118,7 +115,7 @@ def test_a_thousand_slow_ones_are_not_noticed_by_others(site: Site) -> None:
         with httpx.Client(base_url=site.url, headers={"authorization": f"Bearer {(site.data / 'token').read_text()}"}) as client:
             found = [client.post("/requests", content=ASK, headers={"content-type": "application/json"}) for _ in range(others)]
             assert [answer.status_code for answer in found] == [200] * others
-        asyncio.run(until(lambda: sockets(site.process.pid) <= before + 2))
+        asyncio.run(until(lambda: not connected(site)))
     assert status_of(site.process.pid, "VmHWM") - memory < 100_000
 
 
