@@ -7,8 +7,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-import structlog
-
 from execbroker.books.books import Books
 from execbroker.config import OfferSettings
 from execbroker.engine.callbacks import Callbacks
@@ -20,27 +18,25 @@ from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import OfferSetRow, SessionRow
 from execbroker.model.components import AbstractComponent
 from execbroker.model.identities import Identity
-from execbroker.model.messages import MessageItem, reason
+from execbroker.model.messages import MessageItem
 from execbroker.model.options import AbstractUpdate, EnumValueUpdate, IntegerDeltaUpdate
 from execbroker.model.phases import Phase
 from execbroker.model.sessions import ExecutionRequest, OfferSetResponse, ScheduledExecutionSession
 from execbroker.model.times import Clock, format_duration
 from execbroker.model.waist import Capacity, Slot
-from execbroker.offers.asking import Plan, understand
+from execbroker.offers.asking import understand
 from execbroker.offers.calling import registered
 from execbroker.offers.limiting import CostLimit, cost_limits
 from execbroker.offers.offering import Answer
-from execbroker.offers.wanting import Wanted, candidates_on
+from execbroker.offers.wanting import Wanted
+from execbroker.offers.weighing import Weighing
 from execbroker.platforms.base import Platform
 from execbroker.policies.rules import Policies, Rule
 from execbroker.policies.standing import limits_of, longest_for, standing_of
 from execbroker.rendering import Renderer, owner_of
-from execbroker.scheduling.asks import Candidate
 from execbroker.scheduling.moving import room_within
-from execbroker.staging.base import Estimate
 from execbroker.store import Entry, Store, Stream
 
-log = structlog.get_logger()
 _PHASE = {"phase", "/phase", "state", "/state"}
 _ENDS = {"REJECTED", "CANCELLED"}
 DURATION = "schedule.available.duration"
@@ -70,93 +66,30 @@ class Broker:
         self._clock, self._store, self._defaults, self._answered = clock, store, defaults, answered
         self._feed, self._callbacks = feed, callbacks
         self._policies, self._public = policies, public
+        self._weighing = Weighing(platforms, policies, books.capacities, defaults)
 
     async def ask(self, request: ExecutionRequest, who: Identity, renderer: Renderer) -> OfferSetResponse:
         """Offers that are held, or NO with every reason. Raises Busy, StorageFull."""
-        plan = await self._plan(request)
-        answer = await self._books.offer(await self._wanted(plan, who))
+        wanted = await self._wanted(request, who)
+        answer = await self._books.offer(wanted)
         self._answered(answer)
-        found = renderer.offerset(answer.offerset, answer.offers, plan.request)
+        found = renderer.offerset(answer.offerset, answer.offers, wanted.plan.request)
         found.callbacks = registered(answer.callbacks)
         return found
 
     async def direct(self, request: ExecutionRequest, who: Identity, renderer: Renderer) -> ScheduledExecutionSession:
         """An accepted session at the first possible time, or a FAILED one with every reason. Raises Busy, StorageFull."""
-        plan = await self._plan(request)
-        answer: Answer = await self._books.direct(await self._wanted(plan, who))
+        wanted = await self._wanted(request, who)
+        answer: Answer = await self._books.direct(wanted)
         self._answered(answer)
-        found = renderer.session(answer.offers[0], plan.request, answer.messages)
+        found = renderer.session(answer.offers[0], wanted.plan.request, answer.messages)
         found.callbacks = registered(answer.callbacks)
         return found
 
-    async def _plan(self, request: ExecutionRequest) -> Plan:
+    async def _wanted(self, request: ExecutionRequest, who: Identity) -> Wanted:
         plan = understand(request, self._defaults, self._now())
         plan.reasons += self._callbacks.reasons_against(plan.request.callbacks or [])
-        return plan
-
-    async def _wanted(self, plan: Plan, who: Identity) -> Wanted:
-        candidates: list[Candidate] = []
-        warnings, reasons = list(plan.warnings), list(plan.reasons)
-        chosen = plan.request.platforms or list(self._platforms)
-        rules = self._rules(who)
-        reasons += _unknown_platforms(chosen, self._platforms)
-        reasons += [self._policies[name].not_for_you for name in self._platforms if name in chosen and name not in rules]
-        against = {name: list(rule.reasons_against(plan)) for name, rule in rules.items()}
-        reasons += [one for name, some in against.items() if name in chosen for one in some]
-        if plan.launch:
-            names = [name for name in rules if not against[name]]
-            for name, estimate in zip(names, await asyncio.gather(*(self._estimate(name, plan) for name in names)), strict=True):
-                found: list[Candidate | MessageItem] = [*estimate.reasons]
-                found += estimate.warnings if not (plan.reasons or estimate.reasons) else []
-                if not (plan.reasons or estimate.reasons):
-                    most, quotas = rules[name].most, rules[name].quotas(who.owner, who.groups)
-                    here = self._candidates(name, plan, estimate)
-                    found += (replace(one, most=most, quotas=quotas) if isinstance(one, Candidate) else one for one in here)
-                    found += rules[name].warnings(plan)
-                candidates += (one for one in found if isinstance(one, Candidate))
-                if name in chosen:
-                    said = [one for one in found if isinstance(one, MessageItem)]
-                    warnings += (one for one in said if one.level == "WARN")
-                    reasons += (one for one in said if one.level != "WARN")
-        return Wanted(
-            owner=who.owner,
-            request=plan.request.model_dump_json(exclude_none=True),
-            plan=plan,
-            candidates=tuple(one for one in candidates if one.platform in chosen),
-            elsewhere=tuple(one for one in candidates if one.platform not in chosen),
-            platforms=tuple(name for name in rules if name in chosen),
-            groups=tuple(sorted(who.groups)),
-            warnings=_distinct(warnings),
-            reasons=_distinct(reasons),
-            expires=int(self._defaults.expires.total_seconds()),
-            limit=self._defaults.limit,
-            longest=int(self._defaults.longest.total_seconds()),
-        )
-
-    def _rules(self, who: Identity) -> dict[str, Rule]:
-        """What applies to somebody, on each platform that is for them."""
-        found = ((name, self._policies[name].rule(who.groups)) for name in self._platforms)
-        return {name: rule for name, rule in found if rule}
-
-    async def _estimate(self, name: str, plan: Plan) -> Estimate:
-        """What a platform needs to prepare it, or every reason why it cannot run there."""
-        assert plan.launch is not None
-        against = self._platforms[name].reasons_against(plan.launch, plan.mounts)
-        if against:
-            return Estimate(reasons=tuple(against))
-        try:
-            return await self._platforms[name].estimate(plan.launch, plan.sources)
-        except Exception:
-            log.exception("platform.estimate_failed", platform=name)
-            text = "{platform} cannot say how long its preparation would take"
-            return Estimate(reasons=(reason("no-estimate", "executable", text, platform=name),))
-
-    def _candidates(self, name: str, plan: Plan, estimate: Estimate) -> Iterable[Candidate | MessageItem]:
-        platform, capacity = self._platforms[name], self._books.capacities.get(name, Capacity(()))
-        if len(plan.nodes) > 1 and not platform.several_nodes:
-            text = "{platform} gives a session one node; {path} asks for {nodes}"
-            return [reason("several-nodes", "compute", text, platform=name, nodes=len(plan.nodes))]
-        return candidates_on(plan, platform.settings, capacity, estimate.seconds, estimate.size)
+        return await self._weighing.wanted(plan, who)
 
     async def offerset(self, uuid: UUID, who: Identity, renderer: Renderer, wait: float = 0) -> OfferSetResponse:
         """One offerset, its offers as they are now, or its face where it is another's; after `wait` seconds at most, or once it
@@ -358,11 +291,11 @@ class Broker:
     async def me(self, who: Identity) -> dict[str, Any]:
         """Who somebody is, what they may have of each platform that is for them, and what is left. Raises Busy."""
         await self._books.expire()  # and so hear of what others have written
-        return standing_of(who, self._rules(who).values(), self._books.timeline.accounts, self._now())
+        return standing_of(who, self._weighing.rules(who).values(), self._books.timeline.accounts, self._now())
 
     def platforms(self, who: Identity) -> list[dict[str, Any]]:
         """What somebody may ask for here: each platform, its nodes, and how it keeps sessions to what they were given."""
-        return [self._platform(self._platforms[name], rule) for name, rule in self._rules(who).items()]
+        return [self._platform(self._platforms[name], rule) for name, rule in self._weighing.rules(who).items()]
 
     def _platform(self, platform: Platform, rule: Rule) -> dict[str, Any]:
         reachable = platform.name in self._books.capacities
@@ -393,24 +326,9 @@ def _request(row: OfferSetRow) -> ExecutionRequest:
     return ExecutionRequest.model_validate_json(row.request)
 
 
-def _unknown_platforms(chosen: Iterable[str], known: Iterable[str]) -> list[MessageItem]:
-    names = set(known)
-    text = "There is no platform {name}, which {path} names; those there are: {known}"
-    return [
-        reason("unknown-platform", "platforms", text, name=name, known=", ".join(sorted(names)))
-        for name in chosen
-        if name not in names
-    ]
-
-
 def _shown(row: OfferSetRow, offers: list[SessionRow]) -> list[SessionRow]:
     """A direct request that was refused has a FAILED session, which is no offer."""
     return offers if row.result == "YES" else []
-
-
-def _distinct(messages: Iterable[MessageItem]) -> tuple[MessageItem, ...]:
-    """Each once: several platforms may say the same."""
-    return tuple({(item.kind, item.message): item for item in messages}.values())
 
 
 def _parts(session: ScheduledExecutionSession) -> Iterable[AbstractComponent]:

@@ -13,9 +13,9 @@ from execbroker.model.prices import Calendar, Tariff
 from execbroker.model.waist import Capacity, Flavour, Node, Share, Slot
 from execbroker.scheduling.amounts import NOTHING, Amounts
 from execbroker.scheduling.asks import Ask, Candidate, Part, Range, StorageAsk
+from execbroker.scheduling.fitting import matching
 from execbroker.scheduling.intervals import covered
 from execbroker.scheduling.objectives import Choice, find
-from execbroker.scheduling.search import matching
 from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of
 from oracle import Oracle, first_start, sizes_of, trials
 

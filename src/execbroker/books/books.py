@@ -8,11 +8,12 @@ from sqlalchemy import bindparam, select
 from execbroker.books.accounting import Accounting
 from execbroker.books.batches import Batches, Operation, T, nothing
 from execbroker.books.caps import Caps
+from execbroker.books.extending import Extending
 from execbroker.books.following import Following
 from execbroker.books.holdings import Holdings
-from execbroker.books.pulling import UNLEASED, Pulling
-from execbroker.engine.lifecycle import CHOICES, EXTENDABLE, Wait, step
-from execbroker.errors import IllegalMove, NoRoom, NotFound, StorageFull
+from execbroker.books.pulling import Pulling
+from execbroker.engine.lifecycle import CHOICES, Wait, step
+from execbroker.errors import IllegalMove, NotFound, StorageFull
 from execbroker.ledger.journal import capacity_now
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, read_session
@@ -24,13 +25,12 @@ from execbroker.model.prices import Prices
 from execbroker.model.times import Clock
 from execbroker.model.waist import Capacity, Slot
 from execbroker.offers.offering import Answer, answer_to, clip, ended, session_of
-from execbroker.offers.quotas import over_quota
-from execbroker.offers.quoting import most_of, requoted, within
+from execbroker.offers.quoting import within
 from execbroker.offers.refusing import why_not
 from execbroker.offers.wanting import Wanted
 from execbroker.policies.rules import Policies
 from execbroker.scheduling.amounts import NOTHING, Amounts
-from execbroker.scheduling.moving import Limits, excess, fits, longer, room_after, room_within
+from execbroker.scheduling.moving import Limits, fits, longer, room_after
 from execbroker.scheduling.objectives import find
 from execbroker.scheduling.quotas import Quota
 from execbroker.scheduling.timeline import SHARED, Booking, Kept, Place, Timeline, bookings_of, envelope, share_of
@@ -55,6 +55,7 @@ class Books:
         self._prices, self._caps = prices or {}, caps or Caps()
         self._accounting = Accounting(self.holdings, policies or {})
         self._pulling = Pulling(self.holdings, self._prices, self._accounting)
+        self._extending = Extending(self.holdings, self._prices, self._accounting, self._pulling)
         self._following = Following(ledger, self.holdings, self._pulling, self._accounting, self._relearn)
         self._batches = Batches(ledger, clock, self.holdings, self._following, self._expire, self._pull)
 
@@ -210,38 +211,9 @@ class Books:
         """
 
         async def operation(transaction: Transaction, now: int) -> SessionRow:
-            row = await _find_live(transaction, uuid, now)
-            assert row.slot is not None
-            slot = longer(row.slot, seconds)
-            if (room := room_within(longest, row.slot)) < seconds:
-                text = f"A session may last {longest} s on {slot.platform}; it would be {seconds - room} s more"
-                raise NoRoom(text, seconds=room)
-            self._check_longer(row.slot, seconds, now, quotas)
-            quote = requoted(row.quote, self._prices.get(slot.platform), slot)
-            _check_cost(quote, limits)
-            how = "longer" if seconds > 0 else "shorter"
-            said = [message("INFO", "extended", "Its owner made it {seconds} s {how}", seconds=abs(seconds), how=how)]
-            due = now if row.phase is Phase.RUNNING else row.due
-            await transaction.move(row, row.phase, now, said, slot=slot, quote=quote, due=due, **UNLEASED)
-            self.holdings.release(transaction, uuid)
-            self.holdings.hold(transaction, uuid, bookings_of(slot))
-            extended = replace(row, slot=slot, quote=quote, modified=now)
-            self._accounting.take(extended)
-            if row.phase in (Phase.ACCEPTED, Phase.WAITING):
-                self._pulling.add(extended)
-            return extended
+            return await self._extending.extend(transaction, uuid, now, seconds, limits, quotas, longest)
 
         return await self._batches.do(operation, session=uuid)
-
-    def _check_longer(self, slot: Slot, seconds: int, now: int, quotas: tuple[Quota, ...]) -> None:
-        least = slot.end - max(now, slot.start) - 1
-        if -seconds > least:
-            raise NoRoom(f"It would be over already: it can be made {max(least, 0)} s shorter at most")
-        if seconds > 0 and (room := room_after(self.timeline, slot, seconds)) < seconds:
-            raise NoRoom(f"After it, {room} s are free, not {seconds} s", seconds=room)
-        if over := list(excess(self.timeline, slot, seconds, quotas)) if seconds > 0 else []:
-            room = room_after(self.timeline, slot, seconds, quotas)
-            raise NoRoom("; ".join(str(over_quota(one, "it").message) for one in over), seconds=room)
 
     @property
     def waiting(self) -> int:
@@ -395,25 +367,6 @@ async def _find(transaction: Transaction, uuid: UUID, choice: Phase) -> SessionR
             f"The session is {row.phase}; what can be asked for now: {names}", phase=row.phase.value, allowed=[*map(str, allowed)]
         )
     return row
-
-
-async def _find_live(transaction: Transaction, uuid: UUID, now: int) -> SessionRow:
-    """A session whose end can be moved. Raises NotFound, IllegalMove."""
-    row = await transaction.session(uuid)
-    if row is None:
-        raise NotFound(f"There is no session {uuid}")
-    if row.phase not in EXTENDABLE or row.slot is None or now >= row.slot.end:
-        text = f"The session is {row.phase}, and its end cannot be moved"
-        raise IllegalMove(text, phase=row.phase.value, allowed=[*map(str, CHOICES.get(row.phase, ()))])
-    return row
-
-
-def _check_cost(quote: str | None, limits: Limits) -> None:
-    """Raises NoRoom where a session would cost more than its request allows."""
-    for currency, due in most_of(quote):
-        for limited, limit in limits:
-            if limited == currency and due > limit:
-                raise NoRoom(f"It would cost {due:.6g}, {due - limit:.6g} more than its request allows")
 
 
 _OPEN = select(sessions).where(sessions.c.offerset == bindparam("of"), sessions.c.phase == bindparam("at"))
