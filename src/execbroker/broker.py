@@ -41,6 +41,7 @@ _PHASE = {"phase", "/phase", "state", "/state"}
 _ENDS = {"REJECTED", "CANCELLED"}
 DURATION = "schedule.available.duration"
 UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
+NOW = -math.inf
 MOST_EXTENSION = 36525 * 86400  # seconds
 
 
@@ -94,14 +95,19 @@ class Broker:
     async def offerset(self, uuid: UUID, who: Identity, renderer: Renderer, wait: float = 0) -> OfferSetResponse:
         """One offerset, its offers as they are now, or its face where it is another's; after `wait` seconds at most, or once it
         changes. Raises NotFound, Forbidden."""
-        changed = self._ledger.changes.watch(uuid) if wait else None
-        row = await self._ledger.offerset(uuid)
-        if row is None:
-            raise NotFound(f"There is no offerset {uuid}")
-        self._check_seen(row.owner, who, f"The offerset {uuid}")
-        offers = await self._ledger.offers(uuid)
-        if changed and any(offer.phase is Phase.OFFERED for offer in offers) and await _happens(changed, wait):
-            return await self.offerset(uuid, who, renderer)
+        deadline, known = self._clock.monotonic() + wait if wait else NOW, None
+        while True:
+            changed = self._ledger.changes.watch(uuid)
+            row = await self._ledger.offerset(uuid)
+            if row is None:
+                raise NotFound(f"There is no offerset {uuid}")
+            self._check_seen(row.owner, who, f"The offerset {uuid}")
+            offers = await self._ledger.offers(uuid)
+            known = known or offers
+            open_ = any(offer.phase is Phase.OFFERED for offer in offers)
+            if not open_ or offers != known or deadline == NOW:
+                break
+            deadline = await self._later(changed, deadline)
         request = _request(row)
         found = renderer.offerset(row, _shown(row, offers), request)
         found.callbacks = await self._callbacks.registered(uuid) if request.callbacks else None
@@ -110,21 +116,33 @@ class Broker:
     async def session(
         self, uuid: UUID, who: Identity, renderer: Renderer, wait: float = 0, unless: Phase | None = None
     ) -> ScheduledExecutionSession:
-        """One session, or its face where it is another's; after `wait` seconds at most, or once it changes or is in a phase other
-        than `unless`. Raises NotFound, Forbidden."""
-        deadline = self._clock.monotonic() + wait
+        """One session, or its face where it is another's; after `wait` seconds at most, or once it is in a phase other than
+        `unless`, or changes where that is left out. Raises NotFound, Forbidden."""
+        deadline, known = self._clock.monotonic() + wait if wait else NOW, None
         while True:
             changed = self._ledger.changes.watch(uuid)
             row, request = await self._found(uuid)
             self._check_seen(row.owner, who, f"The session {uuid}")
-            left = deadline - self._clock.monotonic()
-            over = row.phase.is_final or left <= 0 or self._ledger.changes.closed
-            if over or (unless is not None and row.phase is not unless):
+            messages = await self._ledger.messages(uuid)
+            known = known or (row, messages)
+            news = (row, messages) != known if unless is None else row.phase is not unless
+            if row.phase.is_final or news or deadline == NOW:
                 break
-            if not await _happens(changed, left) or unless is None:
-                deadline = -math.inf
-        session = await self._rendered(row, request, renderer, who)
+            deadline = await self._later(changed, deadline)
+        session = await self._rendered(row, request, renderer, who, messages)
         return session if row.owner == who.owner else face_of_session(session, _ENDS if who.admin else ())
+
+    async def _later(self, changed: asyncio.Event, deadline: float) -> float:
+        """Wait until it is set, or until then; until when there is time still. What has changed may be known already: a broker is
+        told of what it wrote itself, too."""
+        if self._ledger.changes.closed:
+            return NOW
+        try:
+            async with asyncio.timeout(deadline - self._clock.monotonic()):
+                await changed.wait()
+        except TimeoutError:
+            return NOW
+        return deadline
 
     def _check_seen(self, owner: str, who: Identity, what: str) -> None:
         """Raises Forbidden where not even its face is shown to others."""
@@ -145,10 +163,12 @@ class Broker:
             raise Forbidden(f"The session {uuid} is somebody else's")
         return found
 
-    async def _rendered(self, row: SessionRow, request: str, renderer: Renderer, who: Identity) -> ScheduledExecutionSession:
-        messages = [MessageItem.model_validate_json(text) for text in await self._ledger.messages(row.uuid)]
+    async def _rendered(
+        self, row: SessionRow, request: str, renderer: Renderer, who: Identity, messages: list[str] | None = None
+    ) -> ScheduledExecutionSession:
+        texts = await self._ledger.messages(row.uuid) if messages is None else messages
         asked = ExecutionRequest.model_validate_json(request)
-        session = renderer.session(row, asked, messages, self._room(row, who))
+        session = renderer.session(row, asked, [MessageItem.model_validate_json(text) for text in texts], self._room(row, who))
         session.callbacks = await self._callbacks.registered(row.offerset) if asked.callbacks else None
         return session
 
@@ -339,11 +359,3 @@ def _parts(session: ScheduledExecutionSession) -> Iterable[AbstractComponent]:
             yield part
     if session.compute:
         yield from session.compute.volumes or []
-
-
-async def _happens(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False

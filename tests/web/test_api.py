@@ -160,6 +160,13 @@ def test_redirect_by_setting(tmp_path: Path) -> None:
     run(Site(tmp_path, reply="redirect", public_url="https://broker.example.org/eb/"), work)
 
 
+async def woken_for_nothing(site: Site) -> None:
+    """Those who wait by now are told of what they know already, as a database tells all of what one has written."""
+    await asyncio.sleep(0.1)
+    site.ledger.changes.tell_all()
+    await asyncio.sleep(0.1)
+
+
 def test_waiting_wakes_at_once_and_times_out(site: Site) -> None:
     async def work(site: Site) -> None:
         loop = asyncio.get_running_loop()
@@ -171,7 +178,7 @@ def test_waiting_wakes_at_once_and_times_out(site: Site) -> None:
             asyncio.create_task(site.client.get(path, params={"wait": 30})),
             asyncio.create_task(site.client.get(path, params={"wait": 30, "phase": "OFFERED"})),
         ]
-        await asyncio.sleep(0.1)
+        await woken_for_nothing(site)
         await site.accept(offer)
         answers = await asyncio.wait_for(asyncio.gather(*waiters), 5)
         assert [answer.json()["phase"] for answer in answers] == ["ACCEPTED", "ACCEPTED"]
@@ -189,7 +196,7 @@ def test_waiting_on_an_offerset(site: Site) -> None:
     async def work(site: Site) -> None:
         answer = await site.ask()
         waiter = asyncio.create_task(site.client.get(f"/offersets/{uuid_of(answer)}", params={"wait": 30}))
-        await asyncio.sleep(0.1)
+        await woken_for_nothing(site)
         await site.update(answer["offers"][1], "REJECTED")
         changed = (await asyncio.wait_for(waiter, 5)).json()
         assert [offer["phase"] for offer in changed["offers"]] == ["OFFERED", "REJECTED", "OFFERED", "OFFERED"]

@@ -33,13 +33,21 @@ def _print(out: "Console", found: dict[str, Any]) -> None:
     groups = f", of {', '.join(found['groups'])}" if found["groups"] else ""
     print_text(out, f"{found['name']}{groups}{', an admin' if found['admin'] else ''}", 0)
     for platform in found["platforms"]:
-        limits = [f"{most} {_LIMITS.get(what, what)}" for what, most in platform["limits"].items()]
+        limits = [_limit(what, most) for what, most in platform["limits"].items()]
         print_text(out, f"{platform['name']}: {'a session has at most ' + ', '.join(limits) if limits else 'yours to use'}", 0)
     if rows := [row for platform in found["platforms"] for row in _rows(platform)]:
         print_table(out, ("platform", "of", "what", "quota", "used", "left", "anew"), rows)
 
 
-_LIMITS = {"memory": "GiB of memory", "storage": "GiB of storage", "duration": "of time"}
+def _limit(what: str, most: Any) -> str:
+    from execbroker.cli.tables import length
+    from execbroker.model.times import parse_duration
+
+    if what == "duration":
+        return length(parse_duration(most))
+    if what in ("memory", "storage"):
+        return f"{most} GiB of {what}"
+    return f"{most} {what if most != 1 else what.removesuffix('s')}"
 
 
 def _rows(platform: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -67,6 +67,11 @@ class Family:
         load_kinds()
         return dict(self._by_uri)
 
+    @property
+    def names(self) -> list[str]:
+        """The bare names of its members."""
+        return sorted(short_name(kind) or kind for kind in self.members)
+
     def resolve(self, kind: str) -> type:
         return self._by_uri.get(kind) or self._by_name.get(short_name(kind) or "") or self.unknown
 

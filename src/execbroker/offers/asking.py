@@ -5,6 +5,7 @@ from typing import Any
 
 from execbroker.config import OfferSettings
 from execbroker.kinds.compute import SimpleComputeResource
+from execbroker.kinds.listing import FAMILIES
 from execbroker.kinds.naming import safe_name
 from execbroker.kinds.storage import SimpleStorageResource, SimpleStorageSize
 from execbroker.kinds.volume import SimpleVolumeMount
@@ -15,11 +16,8 @@ from execbroker.model.components import (
     AbstractDataResource,
     AbstractStorageResource,
     ComponentMetadata,
-    UnknownComputeResource,
     UnknownDataResource,
     UnknownExecutable,
-    UnknownStorageResource,
-    UnknownVolumeMount,
 )
 from execbroker.model.messages import MessageItem, reason, warning
 from execbroker.model.sessions import ExecutionRequest, RequestedScheduleItem
@@ -31,7 +29,6 @@ from execbroker.scheduling.objectives import SERIES
 
 MOST = 1000
 FAR = 95_617_584_000  # the year 5000: what is longest, begun then, still ends within the calendar
-_UNKNOWN = (UnknownExecutable, UnknownComputeResource, UnknownDataResource, UnknownStorageResource, UnknownVolumeMount)
 
 
 @dataclass(slots=True)
@@ -104,10 +101,12 @@ def _components(request: ExecutionRequest) -> Iterator[tuple[str, AbstractCompon
 
 
 def _kinds(plan: Plan) -> None:
-    request = plan.request
-    for path, component in _components(request):
-        if isinstance(component, _UNKNOWN):
-            plan.reasons.append(reason("unknown-kind", f"{path}.kind", "The kind {kind} is not known here", kind=component.kind))
+    text = "The kind {kind} is not known here; those there are: {known}"
+    for path, component in _components(plan.request):
+        for family in FAMILIES:
+            if isinstance(component, family.unknown):
+                known = ", ".join(family.names)
+                plan.reasons.append(reason("unknown-kind", f"{path}.kind", text, kind=component.kind, known=known))
 
 
 def _few_enough(plan: Plan) -> bool:
