@@ -1,6 +1,7 @@
 """What others notice of somebody who means no good. By itself, `door.py KIND HOST PORT TOKEN`, it is that somebody."""
 
 import asyncio
+import base64
 import gzip
 import json
 import subprocess
@@ -14,18 +15,17 @@ from typing import Any
 from load import Connection
 
 ASK = {"executable": {"kind": "docker-container", "image": {"locations": ["ghcr.io/example/image:1"]}}}
-LIMITS = {"rate": {"asks": 20, "ask_burst": 20}}
-"""Where one identity floods; that of the others only reads."""
+AUTH = {"mode": "accounts", "admin": {"username": "admin", "password": "of the benchmark"}}
 
 
-def head(host: str, token: str, length: int, more: str = "") -> bytes:
-    lines = [f"POST /requests HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json"]
+def head(host: str, credentials: str, length: int, more: str = "") -> bytes:
+    lines = [f"POST /requests HTTP/1.1\r\nHost: {host}\r\nAuthorization: {credentials}\r\nContent-Type: application/json"]
     return f"{lines[0]}\r\nContent-Length: {length}\r\n{more}\r\n".encode()
 
 
-async def slow(host: str, port: int, token: str, number: int = 1000) -> None:
+async def slow(host: str, port: int, credentials: str, number: int = 1000) -> None:
     """Connections that send nothing, half a head, or half a body, a byte of it now and then, and that come again."""
-    parts = cycle([b"", b"POST /requests HTTP/1.1\r\nHost: ", head(host, token, 1 << 20) + b"{" + b" " * 50_000])
+    parts = cycle([b"", b"POST /requests HTTP/1.1\r\nHost: ", head(host, credentials, 1 << 20) + b"{" + b" " * 50_000])
 
     async def one(part: bytes) -> None:
         while True:
@@ -45,15 +45,15 @@ async def slow(host: str, port: int, token: str, number: int = 1000) -> None:
             group.create_task(one(part))
 
 
-async def flood(host: str, port: int, token: str, number: int = 64) -> None:
+async def flood(host: str, port: int, credentials: str, number: int = 64) -> None:
     """Asks, one after the other, from many connections."""
-    await _post(host, port, head(host, token, len(body := json.dumps(ASK).encode())) + body, number)
+    await _post(host, port, head(host, credentials, len(body := json.dumps(ASK).encode())) + body, number)
 
 
-async def bombs(host: str, port: int, token: str, number: int = 16) -> None:
+async def bombs(host: str, port: int, credentials: str, number: int = 16) -> None:
     """Bodies that unpack to a gigabyte."""
     body = gzip.compress(bytes(64 << 20), 9) * 16
-    await _post(host, port, head(host, token, len(body), "Content-Encoding: gzip\r\n") + body, number)
+    await _post(host, port, head(host, credentials, len(body), "Content-Encoding: gzip\r\n") + body, number)
 
 
 async def _post(host: str, port: int, request: bytes, number: int) -> None:
@@ -74,14 +74,29 @@ async def _post(host: str, port: int, request: bytes, number: int) -> None:
 KINDS = {"slow": slow, "flood": flood, "bombs": bombs}
 
 
+def basic(username: str, password: str) -> str:
+    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
+
+
+async def account(where: dict[str, Any], username: str) -> str:
+    """The credentials of somebody new."""
+    host, port = where["url"].removeprefix("http://").split(":")
+    new = {"username": username, "password": f"of {username} alone"}
+    async with Connection(host, int(port), basic(**AUTH["admin"])) as admin:
+        status, answer = await admin.send("POST", "/admin/identities", json.dumps(new).encode())
+    if status != 201:
+        raise SystemExit(f"no account: {status} {answer[:200]!r}")
+    return basic(**new)
+
+
 @contextmanager
 def attacked(kind: str | None, where: dict[str, Any]) -> Iterator[None]:
-    """By a process of its own."""
+    """By a process of its own, of somebody with an account."""
     if kind is None:
         yield
         return
     host, port = where["url"].removeprefix("http://").split(":")
-    attacker = subprocess.Popen([sys.executable, __file__, kind, host, port, where["token"]])
+    attacker = subprocess.Popen([sys.executable, __file__, kind, host, port, asyncio.run(account(where, "attacker"))])
     try:
         yield
     finally:
@@ -89,15 +104,15 @@ def attacked(kind: str | None, where: dict[str, Any]) -> Iterator[None]:
         attacker.wait()
 
 
-async def others(where: dict[str, Any], *, ask: bool, seconds: float = 10, warm: float = 3) -> list[float]:
-    """Seconds that each request of a client took, who asks, or reads, twenty times a second."""
+async def others(where: dict[str, Any], seconds: float = 10, warm: float = 3) -> list[float]:
+    """Seconds that each request of somebody else took, who asks twenty times a second."""
     host, port = where["url"].removeprefix("http://").split(":")
     times, body = list[float](), json.dumps(ASK).encode()
+    credentials = await account(where, "other")
     until = time.perf_counter() + warm + seconds
-    async with Connection(host, int(port), where["token"]) as connection:
+    async with Connection(host, int(port), credentials) as connection:
         while (began := time.perf_counter()) < until:
-            call = ("POST", "/requests", body) if ask else ("GET", "/platforms", b"")
-            status, answer = await connection.send(*call)
+            status, answer = await connection.send("POST", "/requests", body)
             took = time.perf_counter() - began
             if status != 200:
                 raise SystemExit(f"another client was told {status}: {answer[:200]!r}")
@@ -108,5 +123,5 @@ async def others(where: dict[str, Any], *, ask: bool, seconds: float = 10, warm:
 
 
 if __name__ == "__main__":
-    _, kind, host, port, token = sys.argv
-    asyncio.run(KINDS[kind](host, int(port), token))
+    _, kind, host, port, credentials = sys.argv
+    asyncio.run(KINDS[kind](host, int(port), credentials))

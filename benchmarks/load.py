@@ -10,9 +10,9 @@ from typing import Any, Self
 class Connection:
     """One client with a connection that is kept open."""
 
-    def __init__(self, host: str, port: int, token: str) -> None:
+    def __init__(self, host: str, port: int, credentials: str) -> None:
         self._host, self._port = host, port
-        self._head = f"Host: {host}:{port}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+        self._head = f"Host: {host}:{port}\r\nAuthorization: {credentials}\r\nContent-Type: application/json\r\n"
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection(self._host, self._port)

@@ -1,6 +1,9 @@
 """How often somebody may come."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -82,15 +85,25 @@ def test_each_failure_doubles_the_wait_up_to_the_longest() -> None:
 
 def guess(logins: Logins, tries: Iterable[tuple[str, str]]) -> int:
     """How many were not told to wait."""
-    let = 0
-    for address, name in tries:
-        try:
-            with logins.attempt(address, name):
-                let += 1
-                raise Unauthorized
-        except (TooMany, Unauthorized):
-            pass
-    return let
+    return sum(try_(logins, *one, Unauthorized()) for one in tries)
+
+
+def try_(logins: Logins, address: str, name: str, error: Exception | None = None) -> bool:
+    """Whether it was let try; with `error` it fails."""
+    with suppress(TooMany):
+        enter(logins, address, name, error)
+        return True
+    return False
+
+
+def enter(logins: Logins, address: str, name: str, error: Exception | None = None) -> None:
+    async def work() -> None:
+        async with logins.attempt(address, name):
+            if error:
+                raise error
+
+    with suppress(Unauthorized):
+        asyncio.run(work())
 
 
 def test_guessing_from_one_address_is_slow_whatever_the_names() -> None:
@@ -113,43 +126,50 @@ def test_guessing_at_one_name_is_slow_from_wherever() -> None:
 
 def test_who_was_let_in_is_locked_out_by_nobody_else() -> None:
     logins = Logins(3, Time())
-    with logins.attempt("10.0.0.1", "ada"):
-        pass
+    assert try_(logins, "10.0.0.1", "ada")
     guess(logins, [("10.0.0.1", f"other{number}") for number in range(50)])
     guess(logins, [("6.6.6.6", "ada") for _ in range(50)])
-    with logins.attempt("10.0.0.1", "ada"):
-        pass
-    with pytest.raises(TooMany) as told, logins.attempt("10.0.0.1", "new"):
-        pass
+    assert try_(logins, "10.0.0.1", "ada")
+    with pytest.raises(TooMany) as told:
+        enter(logins, "10.0.0.1", "new")
     assert int(told.value.headers["Retry-After"]) >= 1
 
 
 def test_who_was_let_in_once_may_not_guess_on() -> None:
     logins = Logins(3, Time())
-    with logins.attempt("10.0.0.1", "ada"):
-        pass
+    assert try_(logins, "10.0.0.1", "ada")
     assert guess(logins, [("10.0.0.1", "ada")] * 50) == 3
 
 
-def test_many_tries_at_once_are_no_way_around() -> None:
-    logins = Logins(3, Time())
-    opened = [logins.attempt("6.6.6.6", "ada") for _ in range(10)]
-    let = 0
-    for one in opened:
-        try:
-            one.__enter__()
-            let += 1
-        except TooMany:
-            pass
-    assert let == 3
+@pytest.mark.parametrize("right", [False, True])
+def test_of_many_at_once_some_are_tried_and_the_others_wait_for_them(right: bool) -> None:
+    """A guesser gets no more tries than one after the other; whoever is right is let in, by as many connections as they like."""
+    logins, trying, most = Logins(3, Time()), 0, 0
+
+    async def one() -> str:
+        nonlocal trying, most
+        async with logins.attempt("6.6.6.6", "ada"):
+            trying += 1
+            most = max(most, trying)
+            await asyncio.sleep(0)
+            trying -= 1
+            if not right:
+                raise Unauthorized
+        return "let in"
+
+    async def work() -> Counter[str]:
+        answers = await asyncio.gather(*(one() for _ in range(50)), return_exceptions=True)
+        return Counter(answer if isinstance(answer, str) else type(answer).__name__ for answer in answers)
+
+    found = asyncio.run(work())
+    assert found == ({"let in": 50} if right else {"Unauthorized": 3, "TooMany": 47})
+    assert right or most == 3
 
 
 def test_credentials_that_were_good_once_are_no_guess() -> None:
     logins, expired = Logins(2, Time()), Unauthorized("The token has expired")
     expired.guess = False
-    for _ in range(20):
-        with pytest.raises(Unauthorized), logins.attempt("10.0.0.1", "ada"):
-            raise expired
+    assert all(try_(logins, "10.0.0.1", "ada", expired) for _ in range(20))
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ class Door:
             return await self._guard().recognise(scheme, credentials)
         name = name_in(scheme, credentials)
         try:
-            with self._throttle.login(address, name):
+            async with self._throttle.login(address, name):
                 return await self._guard().recognise(scheme, credentials)
         except Unauthorized:
             scope.setdefault("audit", {})["login"] = name if scheme == "basic" else scheme[:16]

@@ -1,11 +1,12 @@
 """How often somebody may come: rates (token buckets), and waits after logins that failed."""
 
+import asyncio
 import base64
 import hashlib
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from ipaddress import IPv6Address, ip_address
 
 from execbroker.config import Config
@@ -20,6 +21,7 @@ GENEROUS = {"requests": 100.0, "asks": 10.0, "anonymous": 50.0, "failures": 10}
 FORGIVEN = 900  # seconds without a failed login after which those before are forgotten
 LONGEST_ADDRESS, LONGEST_NAME = 60, 15
 """Seconds for which a login waits at most; by name less, for somebody else may have guessed."""
+PATIENCE = 10  # seconds
 ASKS = {"/requests", "/direct", "/offerset"}
 
 
@@ -89,13 +91,13 @@ class Logins:
         self._by_name = Failures(free, LONGEST_NAME, now)
         self._own = Failures(free, LONGEST_NAME, now)
         self._trying: Counter[str] = Counter()
+        self._ended = asyncio.Event()
         self._let_in: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    @contextmanager
-    def attempt(self, address: str, name: str) -> Iterator[None]:
-        """A login, within the block; it fails where that raises Unauthorized. Raises TooMany where it has to wait."""
-        self._check(address, name)
-        places = () if (address, name) in self._let_in else (f"address {address}", f"name {name}")
+    @asynccontextmanager
+    async def attempt(self, address: str, name: str) -> AsyncIterator[None]:
+        """A login, within the block; it fails where that raises Unauthorized. Raises TooMany where it has to wait for long."""
+        places = await self._places(address, name)
         self._trying.update(places)
         try:
             yield
@@ -106,18 +108,29 @@ class Logins:
             raise
         finally:
             self._trying.subtract(places)
-            for place in places:
-                if not self._trying[place]:
-                    del self._trying[place]
+            self._trying = +self._trying
+            self._ended.set()
+            self._ended = asyncio.Event()
 
-    def _check(self, address: str, name: str) -> None:
-        if (address, name) in self._let_in:
-            wait = self._own.wait(f"{address} {name}")
-        else:
-            trying = max(self._trying[f"address {address}"], self._trying[f"name {name}"])  # what is not known to fail may
-            wait = max(self._by_address.wait(address), self._by_name.wait(name), trying >= self._free)
-        if wait:
-            raise TooMany("Too many logins have failed; the next may be tried later", wait)
+    async def _places(self, address: str, name: str) -> tuple[str, ...]:
+        """Where it counts as one that is being tried: nowhere after the first that succeeded. Any of these may fail, so that no
+        more are tried at a time than may fail, and others wait for them."""
+        while True:
+            if (address, name) in self._let_in:
+                places: tuple[str, ...] = ()
+                wait = self._own.wait(f"{address} {name}")
+            else:
+                places = f"address {address}", f"name {name}"
+                wait = max(self._by_address.wait(address), self._by_name.wait(name))
+            if wait:
+                raise TooMany("Too many logins have failed; the next may be tried later", wait)
+            if all(self._trying[place] < self._free for place in places):
+                return places
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._ended.wait()
+            except TimeoutError:
+                raise TooMany("Too many log in at once", 1) from None
 
     def failed(self, address: str, name: str) -> None:
         """For whoever finds out by itself that somebody has guessed."""
@@ -150,7 +163,7 @@ class Throttle:
         free = set_("failures")
         self._logins = Logins(int(free), now) if free else None
 
-    def login(self, address: str, name: str) -> AbstractContextManager[None]:
+    def login(self, address: str, name: str) -> AbstractAsyncContextManager[None]:
         """As `Logins.attempt`, where anything is asked."""
         return self._logins.attempt(address, name) if self._logins else nullcontext()
 
