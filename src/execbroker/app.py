@@ -42,11 +42,14 @@ from execbroker.staging.stager import Stager
 from execbroker.store import Store
 from execbroker.web.admin import admin
 from execbroker.web.bodies import Crowd
+from execbroker.web.conditional import Turns
 from execbroker.web.dialect import dialect, dialect_faces
 from execbroker.web.events import streams
 from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
+from execbroker.web.methods import Options
 from execbroker.web.outside import Application, check_prefix
 from execbroker.web.problems import add_problems
+from execbroker.web.replies import Tagged
 from execbroker.web.routes import faces, open_to_all, router
 from execbroker.web.throttle import Throttle
 from execbroker.web.trail import Audited, trail_of
@@ -254,7 +257,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         redirect_slashes=False,
     )
     app.state.config, app.state.metrics = config, Metrics()
-    app.state.crowd, app.state.under_way, app.state.trail = Crowd(), set(), None
+    app.state.crowd, app.state.under_way, app.state.trail, app.state.turns = Crowd(), set(), None, Turns()
     add_problems(app)
     for routes in (open_to_all, streams, router, faces, admin, dialect, dialect_faces):
         app.include_router(routes)
@@ -265,6 +268,8 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     except OSError as error:
         raise _unusable(config.folder, error) from None
     public = [*faces.routes, *dialect_faces.routes] if config.auth.public else []
+    app.add_middleware(Tagged)
+    app.add_middleware(Options)
     app.add_middleware(
         Door,
         guard=lambda: app.state.guard,

@@ -42,6 +42,8 @@ _ENDS = {"REJECTED", "CANCELLED"}
 DURATION = "schedule.available.duration"
 UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
 NOW = -math.inf
+Known = Callable[[Any], bool]
+"""Whether a caller has a document already, just as it is."""
 MOST_EXTENSION = 36525 * 86400  # seconds
 
 
@@ -92,10 +94,12 @@ class Broker:
         plan.reasons += self._callbacks.reasons_against(plan.request.callbacks or [])
         return await self._weighing.wanted(plan, who)
 
-    async def offerset(self, uuid: UUID, who: Identity, renderer: Renderer, wait: float = 0) -> OfferSetResponse:
+    async def offerset(
+        self, uuid: UUID, who: Identity, renderer: Renderer, wait: float = 0, known: Known | None = None
+    ) -> OfferSetResponse:
         """One offerset, its offers as they are now, or its face where it is another's; after `wait` seconds at most, or once it
-        changes. Raises NotFound, Forbidden."""
-        deadline, known = self._clock.monotonic() + wait if wait else NOW, None
+        changes, or is not what the caller has `known`. Raises NotFound, Forbidden."""
+        deadline, before = self._clock.monotonic() + wait if wait else NOW, None
         while True:
             changed = self._ledger.changes.watch(uuid)
             row = await self._ledger.offerset(uuid)
@@ -103,32 +107,55 @@ class Broker:
                 raise NotFound(f"There is no offerset {uuid}")
             self._check_seen(row.owner, who, f"The offerset {uuid}")
             offers = await self._ledger.offers(uuid)
-            known = known or offers
+            before = before or offers
             open_ = any(offer.phase is Phase.OFFERED for offer in offers)
-            if not open_ or offers != known or deadline == NOW:
+            if not open_ or deadline == NOW:
+                break
+            if not known(await self._offerset_seen(row, offers, renderer, who)) if known else offers != before:
                 break
             deadline = await self._later(changed, deadline)
+        return await self._offerset_seen(row, offers, renderer, who)
+
+    async def _offerset_seen(
+        self, row: OfferSetRow, offers: list[SessionRow], renderer: Renderer, who: Identity
+    ) -> OfferSetResponse:
+        """Of another's its face."""
         request = _request(row)
         found = renderer.offerset(row, _shown(row, offers), request)
-        found.callbacks = await self._callbacks.registered(uuid) if request.callbacks else None
+        found.callbacks = await self._callbacks.registered(row.uuid) if request.callbacks else None
         return found if row.owner == who.owner else face_of_offerset(found, _ENDS if who.admin else ())
 
     async def session(
-        self, uuid: UUID, who: Identity, renderer: Renderer, wait: float = 0, unless: Phase | None = None
+        self,
+        uuid: UUID,
+        who: Identity,
+        renderer: Renderer,
+        wait: float = 0,
+        unless: Phase | None = None,
+        known: Known | None = None,
     ) -> ScheduledExecutionSession:
         """One session, or its face where it is another's; after `wait` seconds at most, or once it is in a phase other than
-        `unless`, or changes where that is left out. Raises NotFound, Forbidden."""
-        deadline, known = self._clock.monotonic() + wait if wait else NOW, None
+        `unless`; where that is left out, once it changes, or is not what the caller has `known`. Raises NotFound, Forbidden."""
+        deadline, before = self._clock.monotonic() + wait if wait else NOW, None
         while True:
             changed = self._ledger.changes.watch(uuid)
             row, request = await self._found(uuid)
             self._check_seen(row.owner, who, f"The session {uuid}")
             messages = await self._ledger.messages(uuid)
-            known = known or (row, messages)
-            news = (row, messages) != known if unless is None else row.phase is not unless
-            if row.phase.is_final or news or deadline == NOW:
+            before = before or (row, messages)
+            if row.phase.is_final or deadline == NOW or (unless is not None and row.phase is not unless):
+                break
+            if unless is None and known and not known(await self._session_seen(row, request, renderer, who, messages)):
+                break
+            if unless is None and not known and (row, messages) != before:
                 break
             deadline = await self._later(changed, deadline)
+        return await self._session_seen(row, request, renderer, who, messages)
+
+    async def _session_seen(
+        self, row: SessionRow, request: str, renderer: Renderer, who: Identity, messages: list[str]
+    ) -> ScheduledExecutionSession:
+        """Of another's its face."""
         session = await self._rendered(row, request, renderer, who, messages)
         return session if row.owner == who.owner else face_of_session(session, _ENDS if who.admin else ())
 

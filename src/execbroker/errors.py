@@ -13,6 +13,7 @@ BrokerError                what a request is answered with; carries its HTTP sta
 ├─ IllegalMove        409  the session's phase does not allow it
 ├─ NoRoom             409  what comes after the session is not free
 ├─ UnderWay           409  the same is being done already, `Retry-After`
+├─ Outdated           412  it is not what the request depends on
 ├─ TooLarge           413
 ├─ UnsupportedMedia   415
 ├─ RangeNotSatisfiable 416
@@ -126,6 +127,11 @@ class UnderWay(BrokerError):
     status = 409
     title = "This is being done already"
     headers = {"Retry-After": "1"}
+
+
+class Outdated(BrokerError):
+    status = 412
+    title = "It is not what the request depends on"
 
 
 class TooLarge(BrokerError):

@@ -31,9 +31,14 @@ class EventStream(StreamingResponse):
 
     def __init__(self, request: Request, news: AsyncGenerator[News, None]) -> None:
         self._blocks = _blocks(_while_known(request, news))
+        self._head = bool(getattr(request.state, "head", False))
         super().__init__(self._blocks, headers=HEADERS)
 
     async def stream_response(self, send: Send) -> None:
+        if self._head:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
         async with aclosing(self._blocks):
             await super().stream_response(send)
 

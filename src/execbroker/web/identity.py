@@ -122,9 +122,13 @@ class Door:
 
     async def _recognise(self, scope: Scope, headers: Headers) -> Identity:
         scheme, credentials = _credentials(headers)
-        if not scheme and any(route.matches(scope)[0] is Match.FULL for route in self._open):
+        if not scheme and self._is_open(scope):
             return ANYONE
         return await self._log_in(scope, scheme, credentials)
+
+    def _is_open(self, scope: Scope) -> bool:
+        wanted = Match.PARTIAL if scope["method"] == "OPTIONS" else Match.FULL
+        return any(route.matches(scope)[0] is wanted for route in self._open)
 
     async def _log_in(self, scope: Scope, scheme: str, credentials: str) -> Identity:
         """Raises Unauthorized, TooMany, Busy."""

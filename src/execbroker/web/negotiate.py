@@ -1,4 +1,5 @@
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -10,11 +11,13 @@ from execbroker.config import Config
 from execbroker.errors import Fault, Invalid, NotAcceptable, Unreadable, UnsupportedMedia
 from execbroker.model.registry import TAG
 from execbroker.web.bodies import LARGE, Crowd, body_of
+from execbroker.web.charsets import charset_of, in_utf8
 
 T = TypeVar("T")
 
 _BY_NAME = {name: codec for codec in CODECS for name in (codec.media_type, *codec.aliases)}
 _NAMES = ", ".join(codec.media_type for codec in CODECS)
+_QUALITY = re.compile(r"0(\.\d*)?|1(\.0*)?")
 
 
 async def reply_codec(request: Request) -> Codec:
@@ -23,36 +26,34 @@ async def reply_codec(request: Request) -> Codec:
     Raises NotAcceptable.
     """
     default = _BY_NAME[f"application/{request.app.state.config.media_type}"]
-    header = request.headers.get("accept", "").strip()
+    header = ",".join(request.headers.getlist("accept")).strip()
     if not header or header == "*/*":
         return default
-    accepted = list(_accepted(header))
-    liked = [(*_liking(codec, accepted), codec is default, codec) for codec in CODECS]
+    ranges = list(accepted(header))
+    liked = [(*_liking(codec, ranges), codec is default, codec) for codec in CODECS]
     quality, *_, chosen = max(liked, key=lambda one: one[:-1])
     if quality <= 0:
         raise NotAcceptable(f"Nothing in {header!r} is spoken here; what is: {_NAMES}")
     return chosen
 
 
-def _liking(codec: Codec, accepted: list[tuple[str, float]]) -> tuple[float, int, int]:
+def _liking(codec: Codec, ranges: list[tuple[str, float]]) -> tuple[float, int, int]:
     """The quality of the most specific range that a codec is in, how specific that is, and how early it was named."""
     found = [
         (specific, -position, quality)
-        for position, (media_range, quality) in enumerate(accepted)
+        for position, (media_range, quality) in enumerate(ranges)
         if (specific := _specific(codec, media_range)) is not None
     ]
     specific, position, quality = max(found, default=(0, 0, 0.0))
     return quality, specific, position
 
 
-def _accepted(header: str) -> Iterator[tuple[str, float]]:
+def accepted(header: str) -> Iterator[tuple[str, float]]:
+    """What a header names, with the quality of each: 1 where it says none, 0 where that is no number from 0 to 1."""
     for part in header.split(","):
         media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
         quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
-        try:
-            yield media_range, float(quality)
-        except ValueError:
-            yield media_range, 0.0
+        yield media_range, float(quality) if _QUALITY.fullmatch(quality) else 0.0
 
 
 def _specific(codec: Codec, media_range: str) -> int | None:
@@ -76,16 +77,18 @@ async def read_body(request: Request) -> Any:
 
 async def _read(request: Request, crowd: Crowd) -> Any:
     config: Config = request.app.state.config
-    name = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", "")
+    name = content_type.partition(";")[0].strip().lower()
     codec = _BY_NAME.get(name or f"application/{config.media_type}")
     if codec is None:
         raise UnsupportedMedia(f"{name!r} is not read here; what is: {_NAMES}")
+    charset = charset_of(content_type)
     async with body_of(request, crowd) as content:
         if len(content) < LARGE:
-            document = codec.decode(content)
+            document = codec.decode(in_utf8(content, charset))
         else:
             async with crowd.turn:
-                document = await asyncio.to_thread(codec.decode, content)
+                document = await asyncio.to_thread(lambda: codec.decode(in_utf8(content, charset)))
     if depth_of(document) > config.limits.depth:
         raise Unreadable(f"The document is nested deeper than {config.limits.depth} levels")
     return document

@@ -69,6 +69,7 @@ PROBLEMS = {
     "406": "No media type in common.",
     "408": "The body did not come in time.",
     "409": "The session's phase does not allow it, or the same is being done already.",
+    "412": "`If-Match` or `If-None-Match` does not hold.",
     "413": "The body is too large.",
     "415": "The body's media type is not read here.",
     "416": "There are no such bytes.",

@@ -15,6 +15,7 @@ from structlog.contextvars import bound_contextvars
 
 from execbroker.config import Config
 from execbroker.errors import StartupError
+from execbroker.web.methods import Head
 
 Network = IPv4Network | IPv6Network
 REQUEST_ID = "X-Request-ID"
@@ -33,7 +34,7 @@ class Application(FastAPI):
     """With what is outside of everything, so that replies to what nobody expected are as all others are."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Outside(super().build_middleware_stack(), self.state.config)
+        return Outside(Head(super().build_middleware_stack()), self.state.config)
 
 
 def check_prefix(config: Config, routes: Iterable[BaseRoute]) -> None:

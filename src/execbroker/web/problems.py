@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 
 from execbroker.codecs import CODECS
 from execbroker.errors import BrokerError, Fault, Invalid, MethodNotAllowed, NotAcceptable, NotFound
+from execbroker.web.methods import methods_at
 from execbroker.web.negotiate import reply, reply_codec
 
 log = structlog.get_logger()
@@ -44,6 +45,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     found = known.get(error.status_code, BrokerError)(f"{request.method} {request.url.path}: {error.detail}")
     response = await _broker_error(request, found)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(methods_at(request.app, request.scope["path"]))
     return response
 
 

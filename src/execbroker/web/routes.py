@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import TypeAdapter
 from starlette.background import BackgroundTask
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.types import Receive, Scope, Send
 
 from execbroker.broker import Broker
 from execbroker.codecs import Codec
@@ -21,6 +22,7 @@ from execbroker.model.sessions import ExecutionRequest
 from execbroker.model.times import format_instant, parse_instant
 from execbroker.rendering import Renderer, moment
 from execbroker.store import Stream
+from execbroker.web.conditional import known, unchanged
 from execbroker.web.negotiate import read_as, read_body, reply, reply_codec
 from execbroker.web.once import OnceRoute, once
 from execbroker.web.trail import tell
@@ -75,11 +77,13 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many, the ne
 
 
 async def show_offerset(request: Request, uuid: UUID) -> Response:
-    return await offerset(uuid, await desk(request), await renderer(request), await identity(request), await reply_codec(request))
+    codec = await reply_codec(request)
+    return await offerset(request, uuid, await desk(request), await renderer(request), await identity(request), codec)
 
 
 async def show_session(request: Request, uuid: UUID) -> Response:
-    return await session(uuid, await desk(request), await renderer(request), await identity(request), await reply_codec(request))
+    codec = await reply_codec(request)
+    return await session(request, uuid, await desk(request), await renderer(request), await identity(request), codec)
 
 
 async def show_direct(request: Request, uuid: UUID) -> Response:
@@ -129,9 +133,9 @@ async def offersets(
 
 
 @faces.get("/offersets/{uuid}", operation_id="OfferSetSelect")
-async def offerset(uuid: UUID, broker: Desk, draw: Draw, who: Who, codec: Speak, wait: Wait = 0) -> Response:
+async def offerset(request: Request, uuid: UUID, broker: Desk, draw: Draw, who: Who, codec: Speak, wait: Wait = 0) -> Response:
     """One answer, its offers as they are now."""
-    return reply(codec, await broker.offerset(uuid, who, draw, wait))
+    return reply(codec, await broker.offerset(uuid, who, draw, wait, known(request, codec)))
 
 
 @router.get("/sessions", operation_id="SessionList")
@@ -151,6 +155,7 @@ async def sessions(
 
 @faces.get("/sessions/{uuid}", operation_id="SessionSelect")
 async def session(
+    request: Request,
     uuid: UUID,
     broker: Desk,
     draw: Draw,
@@ -160,7 +165,7 @@ async def session(
     phase: Annotated[Phase | None, Query(description="With `wait`: the phase that the caller knows already.")] = None,
 ) -> Response:
     """One offer or session."""
-    return reply(codec, await broker.session(uuid, who, draw, wait, phase))
+    return reply(codec, await broker.session(uuid, who, draw, wait, phase, known(request, codec)))
 
 
 @router.post("/sessions/{uuid}", operation_id="SessionUpdate")
@@ -169,7 +174,8 @@ async def update(request: Request, uuid: UUID, body: Body, broker: Desk, draw: D
     """Accept, reject or cancel."""
     change = read_as(UPDATE, body)
     tell(request, action=action_of(change))
-    return reply(codec, await broker.update(uuid, change, who, draw))
+    async with unchanged(request, uuid, lambda: broker.session(uuid, who, draw)):
+        return reply(codec, await broker.update(uuid, change, who, draw))
 
 
 @faces.get("/components/{uuid}", operation_id="ComponentSelect")
@@ -216,7 +222,7 @@ async def files(
     if (opened := await broker.file(uuid, who, path)) is not None:
         headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
         # By its descriptor, so that it is the file that was checked, whatever the session puts in its place meanwhile.
-        return FileResponse(f"/proc/self/fd/{opened}", headers=headers, background=BackgroundTask(os.close, opened))
+        return Download(f"/proc/self/fd/{opened}", headers=headers, background=BackgroundTask(os.close, opened))
     base = f"{draw.base}/sessions/{uuid}/files"
     entries = await broker.files(uuid, who, path, deep=deep)
     return reply(codec, {"files": [_entry(base, entry) for entry in entries]})
@@ -276,6 +282,14 @@ def action_of(change: AbstractUpdate) -> str:
     if isinstance(change, EnumValueUpdate):
         return {"ACCEPTED": "accept", "REJECTED": "reject", "CANCELLED": "cancel"}.get(change.value.upper(), "update")
     return "extend"
+
+
+class Download(FileResponse):
+    """A file; of a HEAD, which comes here as GET, nothing of it is read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "HEAD" if scope["state"].get("head") else scope["method"]
+        await super().__call__({**scope, "method": method}, receive, send)
 
 
 def _entry(base: str, entry: Any) -> dict[str, Any]:
