@@ -44,6 +44,7 @@ from execbroker.web.admin import admin
 from execbroker.web.bodies import Crowd
 from execbroker.web.conditional import Turns
 from execbroker.web.dialect import dialect, dialect_faces
+from execbroker.web.discovery import discovery
 from execbroker.web.events import streams
 from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
 from execbroker.web.methods import Options
@@ -62,7 +63,7 @@ class Parts:
     """Everything that works together in one broker process, put together here and nowhere else."""
 
     def __init__(self, config: Config, clock: Clock, ledger: Ledger, rates: Rates, metrics: Metrics) -> None:
-        self.ledger, self.clock, self.metrics = ledger, clock, metrics
+        self.ledger, self.clock, self.metrics, self.since = ledger, clock, metrics, clock.now()
         self.store = Store(config.folder / "sessions", config.limits.output)
         self.fetchers = {scheme: fetcher for fetcher in load_fetchers(config) for scheme in fetcher.schemes}
         self.stager = Stager(self.fetchers, config.data, rates, clock)
@@ -259,7 +260,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     app.state.config, app.state.metrics = config, Metrics()
     app.state.crowd, app.state.under_way, app.state.trail, app.state.turns = Crowd(), set(), None, Turns()
     add_problems(app)
-    for routes in (open_to_all, streams, router, faces, admin, dialect, dialect_faces):
+    for routes in (open_to_all, discovery, streams, router, faces, admin, dialect, dialect_faces):
         app.include_router(routes)
         check_prefix(config, routes.routes)
     try:
@@ -275,7 +276,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         guard=lambda: app.state.guard,
         hosts=_known_hosts(config),
         throttle=Throttle(config),
-        open=[*open_to_all.routes, *public],
+        open=[*open_to_all.routes, *discovery.routes, *public],
     )
     app.add_middleware(Audited)
     app.add_middleware(Measured, metrics=app.state.metrics)

@@ -33,6 +33,7 @@ from execbroker.offers.weighing import Weighing
 from execbroker.platforms.base import Platform
 from execbroker.policies.rules import Policies, Rule
 from execbroker.policies.standing import limits_of, longest_for, standing_of
+from execbroker.profiles import profile_of
 from execbroker.rendering import Renderer, owner_of
 from execbroker.scheduling.moving import room_within
 from execbroker.store import Entry, Store, Stream
@@ -351,6 +352,7 @@ class Broker:
         return {
             "name": platform.name,
             "type": platform.settings.type,
+            **profile_of(platform, capacity),
             "reachable": reachable,
             "nodes": [
                 {"name": node.name, "cores": node.cores, "memory": node.memory, "storage": node.storage, "units": "GiB"}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, SerializeAsAny, Va
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from execbroker.errors import StartupError
+from execbroker.model.registration import RegistrySettings
 from execbroker.model.times import Duration
 from execbroker.places import data_folder, is_loopback, is_protected
 from execbroker.platforms.base import Platform, PlatformSettings
@@ -200,6 +201,7 @@ class Config(BaseSettings):
     callbacks: CallbackSettings = Field(default_factory=CallbackSettings, description="Whom requests may have told of events.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="When what is old is deleted.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="What one request may cost.")
+    registry: RegistrySettings = Field(default_factory=RegistrySettings, description="How the broker describes itself.")
     platforms: list[SerializeAsAny[PlatformSettings]] = Field(
         default_factory=lambda: [platform_settings({"name": "local", "type": "local"})],
         min_length=1,

@@ -84,7 +84,7 @@ def test_404_and_405(site: Site) -> None:
             assert (answer.status_code, answer.json()["status"]) == (404, 404)
         answer = await site.client.delete("/requests")
         assert (answer.status_code, answer.json()["title"]) == (405, "This address does not take that method")
-        assert answer.headers["allow"] == "POST"
+        assert answer.headers["allow"] == "OPTIONS, POST"
 
     run(site, work)
 

@@ -47,7 +47,7 @@ UNREADABLE = {
     "half-a-surrogate-in-a-name": (JSON, b'{"\\ud800": 1}'),
     "half-a-surrogate-in-bytes": (JSON, b'{"executable": {"kind": "\xed\xa0\x80"}}'),
     "invalid-utf-8": (JSON, b'{"a": "\xff"}'),
-    "utf-16": (JSON, '{"a": 1}'.encode("utf-16")),
+    "utf-16": (JSON, '{"a": 1}'.encode("utf-16") + b"\0"),
     "yaml-truncated": (YAML, b"executable: {kind: jupyter"),
     "yaml-deep": (YAML, b"[" * 300_000),
     "yaml-two-documents": (YAML, b"a: 1\n---\nb: 2\n"),

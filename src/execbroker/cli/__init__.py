@@ -5,7 +5,7 @@ from io import TextIOWrapper
 
 import typer
 
-from execbroker.cli import auditing, brokers, events, login, moving, offers, platforms, sessions, standing
+from execbroker.cli import auditing, brokers, events, login, moving, offers, platforms, registering, sessions, standing
 
 EXIT_CODES = """Exit codes: 0 done · 1 the answer is NO, the session that was followed did not complete, or the audit found
 something · 2 wrong usage or configuration · 3 the broker cannot be reached · 4 the broker refused · 130 interrupted"""
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (offers, sessions, events, platforms, standing, brokers, login, auditing, moving):
+for part in (offers, sessions, events, platforms, standing, brokers, login, auditing, moving, registering):
     part.add_to(app)
 
 

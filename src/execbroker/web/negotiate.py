@@ -1,6 +1,6 @@
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -25,15 +25,20 @@ async def reply_codec(request: Request) -> Codec:
 
     Raises NotAcceptable.
     """
+    return choose(request, CODECS)
+
+
+def choose(request: Request, codecs: Sequence[Codec]) -> Codec:
+    """The same of these. Raises NotAcceptable."""
     default = _BY_NAME[f"application/{request.app.state.config.media_type}"]
     header = ",".join(request.headers.getlist("accept")).strip()
     if not header or header == "*/*":
         return default
     ranges = list(accepted(header))
-    liked = [(*_liking(codec, ranges), codec is default, codec) for codec in CODECS]
+    liked = [(*_liking(codec, ranges), codec is default, codec) for codec in codecs]
     quality, *_, chosen = max(liked, key=lambda one: one[:-1])
     if quality <= 0:
-        raise NotAcceptable(f"Nothing in {header!r} is spoken here; what is: {_NAMES}")
+        raise NotAcceptable(f"Nothing in {header!r} is spoken here; what is: {', '.join(codec.media_type for codec in codecs)}")
     return chosen
 
 
@@ -60,9 +65,9 @@ def _specific(codec: Codec, media_range: str) -> int | None:
     """How closely a media range describes a codec; None where it does not."""
     if media_range == "application/problem+json":
         media_range = "application/json"
-    if _BY_NAME.get(media_range) is codec:
+    if media_range in (codec.media_type, *codec.aliases):
         return 2
-    return {"application/*": 1, "*/*": 0}.get(media_range)
+    return {f"{codec.media_type.partition('/')[0]}/*": 1, "*/*": 0}.get(media_range)
 
 
 async def read_body(request: Request) -> Any:

@@ -61,6 +61,17 @@ ANSWERS = {
     "ComponentSelect": "AbstractComponent",
 }
 SCHEMES = {"token": "bearer", "account": "basic"}
+OPEN = ("Health", "LoginSelect", "Index", "Capabilities", "Availability", "Examples")
+"""Those for which nobody has to log in."""
+_TEXT = {"schema": {"type": "string"}}
+WRITTEN = {
+    "Capabilities": {"text/xml": _TEXT},
+    "Availability": {"text/xml": _TEXT},
+    "Examples": {"application/xhtml+xml": _TEXT},
+}
+"""Those of one media type."""
+_SAME = ("If-None-Match", "304", "It is as the client knows it.")
+TAGGED = {"OfferSetSelect": _SAME, "SessionSelect": _SAME, "SessionUpdate": ("If-Match", "412", "")}
 PROBLEMS = {
     "400": "The body cannot be read.",
     "401": "The credentials are missing or wrong.",
@@ -113,7 +124,7 @@ def _complete(operation: dict[str, Any]) -> None:
         if name == "SessionEventStream":
             answers["204"] = {"description": "The session is over, and nothing comes after that number."}
     else:
-        answers[done]["content"] = {codec.media_type: {"schema": {"type": "object"}} for codec in CODECS}
+        answers[done]["content"] = WRITTEN.get(name) or {codec.media_type: {"schema": {"type": "object"}} for codec in CODECS}
     if name in ("ExecutionRequest", "DirectExecution"):
         location = {"Location": {"required": True, "schema": {"type": "string", "format": "uri"}}}
         answers["303"] = {"description": "Where it is, if asked for by `Prefer: return=minimal`.", "headers": location}
@@ -122,9 +133,23 @@ def _complete(operation: dict[str, Any]) -> None:
     if name == "DirectExecution":
         text = "The body cannot be read; or it cannot be run, and the FAILED session says why."
         answers["400"] = {"description": text, "content": _content("AbstractExecutionSession") | problem}
-    if name in ("Health", "LoginSelect"):
+    if name in OPEN:
         operation["security"] = []
+    _depend(operation, answers, done)
     operation["responses"] = dict(sorted(answers.items()))
+
+
+def _depend(operation: dict[str, Any], answers: dict[str, Any], done: str) -> None:
+    """What entity tags do (RFC 9110, 13)."""
+    if operation["operationId"] not in TAGGED:
+        return
+    header, status, text = TAGGED[operation["operationId"]]
+    parameter = {"name": header, "in": "header", "required": False, "schema": {"type": "string"}}
+    operation.setdefault("parameters", []).append(parameter)
+    if status in answers:
+        return
+    answers[status] = {"description": text}
+    answers[done]["headers"] = {"ETag": {"schema": {"type": "string"}}}
 
 
 def _content(schema: str) -> dict[str, Any]:
