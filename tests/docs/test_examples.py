@@ -15,9 +15,11 @@ from pydantic import TypeAdapter
 from brokersite import NOTEBOOK, ManualClock
 from brokersite import Site as Desk
 from execbroker.client import Client, changed, counter_offers
-from execbroker.config import load
+from execbroker.config import Config, load
 from execbroker.model.messages import MessageItem
 from execbroker.model.options import Option, Update
+from execbroker.model.times import Clock
+from execbroker.web.vosi import record
 from processsite import Site, environment
 
 HOME = Path(__file__).parents[2]
@@ -31,7 +33,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 def settings() -> dict[str, Any]:
     """The documented configuration, on any port."""
-    [text] = blocks("configuration.md", "yaml")
+    text, _ = blocks("configuration.md", "yaml")
     return {**yaml.safe_load(text), "port": 0}
 
 
@@ -49,6 +51,11 @@ def test_the_configuration_starts_a_broker(site: Site) -> None:
     assert found[1]["prices"]["money"]["tariffs"][0]["from"] == "22:00"
     assert found[1]["pools"] == {"idl": 2, "staging": 200}
     assert [one["name"] for one in found[2]["flavours"]] == ["small", "large"]
+
+
+def test_the_registry_s_section_makes_a_record() -> None:
+    _, text = blocks("configuration.md", "yaml")
+    assert b"ivo://example.org/broker" in record(Config(**yaml.safe_load(text)), Clock().now())
 
 
 def requests() -> list[dict[str, Any]]:
