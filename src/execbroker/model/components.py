@@ -9,6 +9,7 @@ from execbroker.model.phases import LifecyclePhase
 from execbroker.model.registry import Family, published
 from execbroker.model.times import DateTime, Duration, Instant, Interval
 from execbroker.model.waist import Launch, Named, Source
+from execbroker.model.xml import Xml
 
 
 class AbstractCostItem(Kinded):
@@ -51,8 +52,8 @@ class SimpleMinMaxFloatMetric(AbstractMetricItem):
     max: Float | None = None
 
 
-Cost = Annotated[AbstractCostItem, COSTS]
-Metric = Annotated[AbstractMetricItem, METRICS]
+Cost = Annotated[AbstractCostItem, COSTS, Xml("cost")]
+Metric = Annotated[AbstractMetricItem, METRICS, Xml("metric")]
 
 
 class ComponentMetadata(Wire):
@@ -62,7 +63,7 @@ class ComponentMetadata(Wire):
     description: str | None = None
     created: DateTime | None = None
     modified: DateTime | None = None
-    messages: list[MessageItem] | None = None
+    messages: list[Annotated[MessageItem, Xml("message")]] | None = None
     options: list[Option] | None = None
 
 
