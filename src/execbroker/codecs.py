@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from execbroker.errors import Unreadable
-from execbroker.xmlcodec import decode_xml, encode_problem, encode_xml
+from execbroker.xml.codec import decode_xml, encode_problem, encode_xml
 
 NODES = 200_000
 SCALAR = 64  # characters that count as one more node

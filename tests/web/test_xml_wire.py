@@ -1,6 +1,7 @@
 """XML through the front door."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -65,6 +66,23 @@ def test_from_the_question_to_the_end_in_xml(tmp_path: Path) -> None:
             assert part is not None
             component = tree(await site.client.get(part.text or "", headers=XML))
             assert (component.tag, component.findtext("meta/name")) == ("SimpleStorageResource", "results")
+
+    asyncio.run(story())
+
+
+def test_what_the_docs_show(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    request, update, nothing = re.findall(r"```xml\n(.*?)```", page, re.DOTALL)
+
+    async def story() -> None:
+        async with Site(tmp_path) as site:
+            assert (await site.client.get("/sessions", headers=XML)).text.partition("\n")[2] == nothing.replace('"/>', '" />')
+            answer = await site.client.post("/requests", content=request, headers=SENT)
+            offers = tree(answer).findall("offers/execution")
+            assert offers[0].findtext("executable/parameters/entry[@name='steps']") == "20"
+            assert tree(answer).findall("meta/message") == []
+            session = f"/sessions/{offers[0].findtext('meta/uuid')}"
+            assert tree(await site.client.post(session, content=update, headers=SENT)).findtext("phase") != "OFFERED"
 
     asyncio.run(story())
 

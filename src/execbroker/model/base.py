@@ -3,7 +3,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
-from execbroker.model.xml import Xml
+from execbroker.model.hints import Xml
 
 
 def _whole(value: object) -> object:

@@ -3,13 +3,13 @@ from typing import Annotated, ClassVar
 from uuid import UUID
 
 from execbroker.model.base import Float, Kinded, Uri, Wire
+from execbroker.model.hints import Xml
 from execbroker.model.messages import MessageItem
 from execbroker.model.options import Option
 from execbroker.model.phases import LifecyclePhase
 from execbroker.model.registry import Family, published
 from execbroker.model.times import DateTime, Duration, Instant, Interval
 from execbroker.model.waist import Launch, Named, Source
-from execbroker.model.xml import Xml
 
 
 class AbstractCostItem(Kinded):

@@ -1,8 +1,8 @@
 from typing import Annotated
 
 from execbroker.model.base import Integer, Kinded
+from execbroker.model.hints import Xml
 from execbroker.model.registry import Family
-from execbroker.model.xml import Xml
 
 
 class AbstractOption(Kinded):

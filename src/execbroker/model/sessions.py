@@ -13,10 +13,10 @@ from execbroker.model.components import (
     Metric,
     Storage,
 )
+from execbroker.model.hints import Xml
 from execbroker.model.phases import Phase
 from execbroker.model.registry import Family, published
 from execbroker.model.times import DateTime, Duration, Instant, Interval
-from execbroker.model.xml import Xml
 
 
 class Callback(Wire):

@@ -10,7 +10,7 @@ from execbroker.config import Config
 from execbroker.errors import Fault, Invalid, NotAcceptable, Unreadable, UnsupportedMedia
 from execbroker.model.registry import TAG
 from execbroker.web.bodies import LARGE, Crowd, body_of
-from execbroker.xmlforms import lowered
+from execbroker.xml.forms import lowered
 
 T = TypeVar("T")
 

@@ -5,12 +5,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from execbroker import __version__, xmlcodec
+from execbroker import __version__
 from execbroker.codecs import CODECS
 from execbroker.model import components, options, sessions
 from execbroker.model.base import Wire
 from execbroker.model.registry import Family
 from execbroker.web.admin import IdentityChange, NewIdentity
+from execbroker.xml.codec import NAMESPACE
 
 REF = "#/components/schemas/"
 FAMILIES: tuple[Family, ...] = (
@@ -28,7 +29,7 @@ FAMILIES: tuple[Family, ...] = (
 PROBLEM = {
     "type": "object",
     "title": "Problem",
-    "xml": {"name": "problem", "namespace": xmlcodec.PROBLEM},
+    "xml": {"name": "problem", "namespace": NAMESPACE},
     "description": "A problem document (RFC 9457); `errors` has every fault of a document by its path.",
     "properties": {
         "type": {"type": "string"},

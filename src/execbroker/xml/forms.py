@@ -1,7 +1,7 @@
 """What each field of a model is in XML: which are attributes, which lists are wrapped, what an item's element is called.
 
 The names are those of the models' `Xml` annotations; how they are understood is the XML Object of OpenAPI 3.1. A document is
-read in two steps, since XML does not say what is a list and what is a number: `xmlcodec` gives maps of `Bare` text, and
+read in two steps, since XML does not say what is a list and what is a number: `codec` gives maps of `Bare` text, and
 `lowered` makes of them what a JSON document would have had.
 """
 
@@ -14,9 +14,9 @@ from xml.etree.ElementTree import Element, SubElement
 
 from pydantic import BaseModel
 
+from execbroker.model.hints import Xml
 from execbroker.model.registry import Family, load_kinds
-from execbroker.model.xml import Xml
-from execbroker.xmlgeneric import add, fill, number_of, text_of
+from execbroker.xml.generic import add, fill, number_of, text_of
 
 WRAPPED_ITEM = "item"
 """What some writers call the items of any list."""
@@ -138,6 +138,7 @@ class Record(Form):
         fields = [_field(name, info.annotation, info.metadata) for name, info in cls.model_fields.items()]
         self._fields = {field.name: field for field in fields}
         self._elements = {field.form.element: field for field in fields if isinstance(field.form, Many)} | self._fields
+        self._names = frozenset(self._elements)
 
     def read(self, found: Any) -> Any:
         if isinstance(found, Bare):
@@ -164,7 +165,7 @@ class Record(Form):
                 field.form.put(element, name, part)
 
     def names(self) -> frozenset[str]:
-        return frozenset(self._elements)
+        return self._names
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class OneOf(Form):
         self._record(value).write(element, value)
 
     def names(self) -> frozenset[str]:
-        return frozenset[str]().union(*(record_of(cls).names() for cls in self.family.members.values()))
+        return _names_in(self.family)
 
 
 ANY = Form()
@@ -202,6 +203,11 @@ _SCALARS: dict[Any, Form] = {str: EXACT, bool: TRUTH, int: NUMBER, float: NUMBER
 @cache
 def record_of(cls: type[BaseModel]) -> Record:
     return Record(cls)
+
+
+@cache
+def _names_in(family: Family) -> frozenset[str]:
+    return frozenset[str]().union(*(record_of(cls).names() for cls in family.members.values()))
 
 
 def form_of(annotation: Any, metadata: Any = (), field: str = "") -> Form:

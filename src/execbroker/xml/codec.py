@@ -6,10 +6,10 @@ from defusedxml.ElementTree import XMLParser
 from pydantic import BaseModel
 
 from execbroker.errors import Unreadable
-from execbroker.xmlforms import Bare, record_of
-from execbroker.xmlgeneric import ENTRY, ITEM, TYPES, fill, number_of
+from execbroker.xml.forms import Bare, record_of
+from execbroker.xml.generic import ENTRY, ITEM, TYPES, fill, number_of
 
-PROBLEM = "urn:ietf:rfc:7807"
+NAMESPACE = "urn:ietf:rfc:7807"
 """The namespace of problem documents (RFC 9457, appendix B)."""
 STRAY = "#text"
 """Under which text beside elements is reported as an unknown field."""
@@ -91,11 +91,11 @@ def _typed(kind: str | None, text: str) -> Any:
     match kind:
         case "number":
             if isinstance(number := number_of(text), str):
-                raise ValueError(f"{text[:50]!r} is not a number")
+                raise ValueError(f"{text.strip()[:50]!r} is not a number")
             return number
         case "boolean":
             if text.strip() not in {"true", "false"}:
-                raise ValueError(f"{text[:50]!r} is neither true nor false")
+                raise ValueError(f"{text.strip()[:50]!r} is neither true nor false")
             return text.strip() == "true"
         case "null" | "array" | "object":
             return {"null": None, "array": [], "object": {}}[kind]
@@ -129,7 +129,7 @@ def encode_xml(value: BaseModel | Any) -> bytes:
 
 def encode_problem(document: dict[str, Any]) -> bytes:
     """A problem document: its own members as RFC 9457 has them, all others in the generic form."""
-    root = Element("problem", xmlns=PROBLEM)
+    root = Element("problem", xmlns=NAMESPACE)
     fill(root, document)
     for element in root:
         if element.tag in _MEMBERS:
