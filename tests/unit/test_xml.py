@@ -15,7 +15,7 @@ from execbroker.model.sessions import ExecutionRequest, OfferSetResponse
 
 JSON, _, XML = CODECS
 REQUEST = XML.encode(ExecutionRequest.model_validate(full(ExecutionRequest)))
-slow = settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
+slow = settings(max_examples=25, suppress_health_check=list(HealthCheck), deadline=None)
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.media_type)
