@@ -3,12 +3,14 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
 from execbroker.errors import Unreadable
+from execbroker.xml.codec import decode_xml, encode_problem, encode_xml
 
 NODES = 200_000
 SCALAR = 64  # characters that count as one more node
@@ -25,6 +27,10 @@ class Codec:
     decode: Callable[[bytes], Any]
     encode: Callable[[BaseModel | Any], bytes]
     aliases: tuple[str, ...] = ()
+    problem_type: str | None = None
+    """That of problem documents, where it has one."""
+    encode_problem: Callable[[dict[str, Any]], bytes] | None = None
+    """Where they are written in a way of their own."""
 
 
 def plain(value: BaseModel | Any) -> Any:
@@ -179,8 +185,16 @@ def _short(error: Exception) -> str:
 
 
 CODECS = (
-    Codec("application/json", _decode_json, _encode_json, ("text/json",)),
+    Codec("application/json", _decode_json, _encode_json, ("text/json",), "application/problem+json"),
     Codec("application/yaml", _decode_yaml, _encode_yaml, ("text/yaml", "application/x-yaml", "text/x-yaml")),
+    Codec(
+        "application/xml",
+        partial(decode_xml, most=NODES, deepest=DEPTH),
+        encode_xml,
+        ("text/xml",),
+        "application/problem+xml",
+        encode_problem,
+    ),
 )
 """Every media type that is spoken, the default first."""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from execbroker.codecs import CODECS, Codec, depth_of
 from execbroker.errors import Unreadable
 
-JSON, YAML = CODECS
+JSON, YAML, _ = CODECS
 tricky = st.sampled_from(
     ["", "~", "null", "NO", "no", "yes", "on", "True", "1", "-1", "+1", "0o17", "017", "0x1F", "1e5", "1E5", "12e5", "1.5", ".5",
      "1.", "1_000", "1:30", ".inf", ".nan", "2020-01-01", "2020-01-01T00:00:00Z", "=", "<<", "- a", "a: b", "a #b", "#a", "'",
@@ -26,7 +26,7 @@ documents = st.recursive(
 )
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.media_type)
+@pytest.mark.parametrize("codec", [JSON, YAML], ids=lambda codec: codec.media_type)
 @given(document=documents)
 def test_what_is_written_is_read_back(codec: Codec, document: object) -> None:
     assert codec.decode(codec.encode(document)) == document

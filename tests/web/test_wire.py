@@ -10,7 +10,7 @@ import pytest
 from brokersite import NOTEBOOK, ManualClock, Site, platform, uuid_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "wire"
-MEDIA = {"json": "application/json", "yaml": "application/yaml"}
+MEDIA = {"json": "application/json", "yaml": "application/yaml", "xml": "application/xml"}
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 REQUEST = {

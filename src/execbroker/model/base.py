@@ -3,6 +3,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
+from execbroker.model.hints import Xml
+
 
 def _whole(value: object) -> object:
     if isinstance(value, bool | str) or (isinstance(value, float) and not value.is_integer()):
@@ -21,14 +23,19 @@ Integer32 = Annotated[int, BeforeValidator(_whole), WithJsonSchema({"type": "int
 Float = Annotated[float, BeforeValidator(_number), WithJsonSchema({"type": "number", "format": "float"})]
 
 
+def _open(schema: dict[str, Any], cls: type["Wire"]) -> None:
+    schema.pop("additionalProperties", None)
+    if name := cls.__dict__.get("ELEMENT"):
+        schema["xml"] = {"name": name}
+
+
 class Wire(BaseModel):
     """Whatever travels. Liberal in: an unknown field is kept aside until `take_unknown` reports and drops it."""
 
-    model_config = ConfigDict(
-        extra="allow",
-        defer_build=True,
-        json_schema_extra=lambda schema: schema.pop("additionalProperties", None),
-    )
+    model_config = ConfigDict(extra="allow", defer_build=True, json_schema_extra=_open)
+
+    ELEMENT: ClassVar[str]
+    """Its name in XML, where that is not the name of the class."""
 
 
 def take_unknown(model: BaseModel, path: str = "") -> list[str]:
@@ -56,8 +63,8 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, BaseModel]]:
 Uri = Annotated[str, WithJsonSchema({"type": "string", "format": "uri"})]
 
 
-def _kind_is_required(schema: dict[str, Any]) -> None:
-    schema.pop("additionalProperties", None)
+def _kind_is_required(schema: dict[str, Any], cls: type[Wire]) -> None:
+    _open(schema, cls)
     schema["properties"]["kind"].pop("default", None)
     schema["required"] = ["kind", *schema.get("required", [])]
 
@@ -68,7 +75,7 @@ class Kinded(Wire):
     model_config = ConfigDict(json_schema_extra=_kind_is_required)
 
     KIND: ClassVar[str]
-    kind: Uri = ""
+    kind: Annotated[Uri, Xml(attribute=True)] = ""
 
     def model_post_init(self, context: Any) -> None:
         self.kind = type(self).__dict__.get("KIND", self.kind)

@@ -3,6 +3,7 @@ from typing import Annotated, ClassVar
 from uuid import UUID
 
 from execbroker.model.base import Float, Kinded, Uri, Wire
+from execbroker.model.hints import Xml
 from execbroker.model.messages import MessageItem
 from execbroker.model.options import Option
 from execbroker.model.phases import LifecyclePhase
@@ -51,8 +52,8 @@ class SimpleMinMaxFloatMetric(AbstractMetricItem):
     max: Float | None = None
 
 
-Cost = Annotated[AbstractCostItem, COSTS]
-Metric = Annotated[AbstractMetricItem, METRICS]
+Cost = Annotated[AbstractCostItem, COSTS, Xml("cost")]
+Metric = Annotated[AbstractMetricItem, METRICS, Xml("metric")]
 
 
 class ComponentMetadata(Wire):
@@ -62,7 +63,7 @@ class ComponentMetadata(Wire):
     description: str | None = None
     created: DateTime | None = None
     modified: DateTime | None = None
-    messages: list[MessageItem] | None = None
+    messages: list[Annotated[MessageItem, Xml("message")]] | None = None
     options: list[Option] | None = None
 
 

@@ -1,4 +1,4 @@
-from typing import Literal
+from typing import ClassVar, Literal
 
 from execbroker.model.base import Wire
 from execbroker.model.times import DateTime
@@ -9,6 +9,7 @@ Level = Literal["DEBUG", "INFO", "WARN", "ERROR", "OTHER"]
 class MessageItem(Wire):
     """A message by template and values (https://messagetemplates.org), with the rendered text beside them."""
 
+    ELEMENT: ClassVar[str] = "message"
     kind: str | None = None
     time: DateTime | None = None
     level: Level | None = None

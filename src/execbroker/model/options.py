@@ -1,13 +1,14 @@
 from typing import Annotated
 
 from execbroker.model.base import Integer, Kinded
+from execbroker.model.hints import Xml
 from execbroker.model.registry import Family
 
 
 class AbstractOption(Kinded):
     """What the caller may do now to the thing at `path`."""
 
-    kind: str = ""
+    kind: Annotated[str, Xml(attribute=True)] = ""
     path: str
 
 
@@ -18,7 +19,7 @@ class UnknownOption(AbstractOption):
 class AbstractUpdate(Kinded):
     """What the caller does to the thing at `path`."""
 
-    kind: str = ""
+    kind: Annotated[str, Xml(attribute=True)] = ""
     path: str
 
 

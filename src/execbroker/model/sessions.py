@@ -1,4 +1,4 @@
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
@@ -13,6 +13,7 @@ from execbroker.model.components import (
     Metric,
     Storage,
 )
+from execbroker.model.hints import Xml
 from execbroker.model.phases import Phase
 from execbroker.model.registry import Family, published
 from execbroker.model.times import DateTime, Duration, Instant, Interval
@@ -79,6 +80,7 @@ class SimpleExecutionSession(AbstractExecutionSession):
     """Extensions: `platform`, where it is to run, by its name; `further_compute`, where the request had several; `objective`,
     what an offer is best in, where it was asked; `callbacks`, where the request had any."""
 
+    ELEMENT: ClassVar[str] = "execution"
     phase: Phase | None = None
     expires: DateTime | None = None
     executable: Executable | None = None
@@ -123,6 +125,7 @@ class ExecutionRequest(Wire):
     `callbacks` who is told of what happens.
     """
 
+    ELEMENT: ClassVar[str] = "offers-request"
     executable: Executable | None = None
     compute: Compute | None = None
     further_compute: list[Compute] | None = None
@@ -165,8 +168,9 @@ class OfferSetResponse(AbstractComponent):
     request had any."""
 
     KIND = published("offerset", "execution-offerset")
+    ELEMENT: ClassVar[str] = "offers-response"
 
     result: Literal["YES", "NO"] | None = None
     description: str | None = None
-    offers: list[Session] | None = None
+    offers: Annotated[list[Annotated[Session, Xml("execution")]] | None, Xml(wrapped=True)] = None
     callbacks: list[RegisteredCallback] | None = None

@@ -12,10 +12,12 @@ from execbroker.errors import Fault, Invalid, NotAcceptable, Unreadable, Unsuppo
 from execbroker.model.registry import TAG
 from execbroker.web.bodies import LARGE, Crowd, body_of
 from execbroker.web.charsets import charset_of, in_utf8
+from execbroker.xml.forms import lowered
 
 T = TypeVar("T")
 
 _BY_NAME = {name: codec for codec in CODECS for name in (codec.media_type, *codec.aliases)}
+_OF_PROBLEMS = {codec.problem_type: codec.media_type for codec in CODECS if codec.problem_type}
 _NAMES = ", ".join(codec.media_type for codec in CODECS)
 _QUALITY = re.compile(r"0(\.\d*)?|1(\.0*)?")
 
@@ -63,8 +65,7 @@ def accepted(header: str) -> Iterator[tuple[str, float]]:
 
 def _specific(codec: Codec, media_range: str) -> int | None:
     """How closely a media range describes a codec; None where it does not."""
-    if media_range == "application/problem+json":
-        media_range = "application/json"
+    media_range = _OF_PROBLEMS.get(media_range, media_range)
     if media_range in (codec.media_type, *codec.aliases):
         return 2
     return {f"{codec.media_type.partition('/')[0]}/*": 1, "*/*": 0}.get(media_range)
@@ -101,6 +102,7 @@ async def _read(request: Request, crowd: Crowd) -> Any:
 
 def read_as(adapter: TypeAdapter[T], document: Any) -> T:
     """The document as a model. Raises Invalid, with every fault."""
+    document = lowered(adapter._type, document)  # noqa: SLF001 -- which pydantic does not say otherwise
     if not isinstance(document, dict):
         raise Invalid(faults=(Fault("", "not-an-object", "an object is needed here", _brief(document)),))
     try:
@@ -131,7 +133,7 @@ def _brief(value: Any) -> Any:
 
 def reply(codec: Codec, value: BaseModel | Any, status: int = 200, **headers: str) -> Response:
     """A model or plain data in the client's media type."""
-    media_type = codec.media_type
-    if status >= 400 and media_type == "application/json" and not isinstance(value, BaseModel):
-        media_type = "application/problem+json"
-    return Response(codec.encode(value), status, {"Vary": "Accept", **headers}, media_type)
+    if status >= 400 and not isinstance(value, BaseModel):
+        content = (codec.encode_problem or codec.encode)(value)
+        return Response(content, status, {"Vary": "Accept", **headers}, codec.problem_type or codec.media_type)
+    return Response(codec.encode(value), status, {"Vary": "Accept", **headers}, codec.media_type)

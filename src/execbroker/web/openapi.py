@@ -11,6 +11,7 @@ from execbroker.model import components, options, sessions
 from execbroker.model.base import Wire
 from execbroker.model.registry import Family
 from execbroker.web.admin import IdentityChange, NewIdentity
+from execbroker.xml.codec import NAMESPACE
 
 REF = "#/components/schemas/"
 FAMILIES: tuple[Family, ...] = (
@@ -28,6 +29,7 @@ FAMILIES: tuple[Family, ...] = (
 PROBLEM = {
     "type": "object",
     "title": "Problem",
+    "xml": {"name": "problem", "namespace": NAMESPACE},
     "description": "A problem document (RFC 9457); `errors` has every fault of a document by its path.",
     "properties": {
         "type": {"type": "string"},
@@ -128,7 +130,7 @@ def _complete(operation: dict[str, Any]) -> None:
     if name in ("ExecutionRequest", "DirectExecution"):
         location = {"Location": {"required": True, "schema": {"type": "string", "format": "uri"}}}
         answers["303"] = {"description": "Where it is, if asked for by `Prefer: return=minimal`.", "headers": location}
-    problem = {"application/problem+json": {"schema": {"$ref": f"{REF}Problem"}}}
+    problem = {codec.problem_type: {"schema": {"$ref": f"{REF}Problem"}} for codec in CODECS if codec.problem_type}
     answers |= {status: {"description": text, "content": problem} for status, text in PROBLEMS.items()}
     if name == "DirectExecution":
         text = "The body cannot be read; or it cannot be run, and the FAILED session says why."
@@ -185,7 +187,7 @@ def _inherit(cls: type[BaseModel], found: dict[str, Any]) -> dict[str, Any]:
     own = {name: value for name, value in schema["properties"].items() if name not in parent.model_fields}
     required = [name for name in schema.get("required", []) if name in own]
     body = {"type": "object", "properties": own} | ({"required": required} if required else {})
-    head = {key: schema[key] for key in ("title", "description") if key in schema}
+    head = {key: schema[key] for key in ("title", "description", "xml") if key in schema}
     return {**head, "allOf": [{"$ref": REF + parent.__name__}, body]}
 
 
@@ -196,7 +198,8 @@ def _plain(schema: Any, bases: dict[frozenset[str], str]) -> Any:
     if not isinstance(schema, dict):
         return schema
     if "discriminator" in schema:
-        return {"$ref": REF + bases[frozenset(schema["discriminator"]["mapping"])]}
+        hints = {"xml": schema["xml"]} if "xml" in schema else {}
+        return {"$ref": REF + bases[frozenset(schema["discriminator"]["mapping"])]} | hints
     if options_ := [item for item in schema.get("anyOf", []) if item != {"type": "null"}]:
         rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "title")}
         return _plain({**options_[0], **rest} if len(options_) == 1 else {"anyOf": options_, **rest}, bases)
