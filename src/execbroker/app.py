@@ -43,6 +43,7 @@ from execbroker.store import Store
 from execbroker.web.admin import admin
 from execbroker.web.bodies import Crowd
 from execbroker.web.dialect import dialect, dialect_faces
+from execbroker.web.draft import draft, draft_faces
 from execbroker.web.events import streams
 from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
 from execbroker.web.outside import Application, check_prefix
@@ -256,7 +257,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     app.state.config, app.state.metrics = config, Metrics()
     app.state.crowd, app.state.under_way, app.state.trail = Crowd(), set(), None
     add_problems(app)
-    for routes in (open_to_all, streams, router, faces, admin, dialect, dialect_faces):
+    for routes in (open_to_all, streams, router, faces, admin, dialect, dialect_faces, draft, draft_faces):
         app.include_router(routes)
         check_prefix(config, routes.routes)
     try:
@@ -264,7 +265,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         app.state.guard = _guard(config)
     except OSError as error:
         raise _unusable(config.folder, error) from None
-    public = [*faces.routes, *dialect_faces.routes] if config.auth.public else []
+    public = [*faces.routes, *dialect_faces.routes, *draft_faces.routes] if config.auth.public else []
     app.add_middleware(
         Door,
         guard=lambda: app.state.guard,

@@ -10,7 +10,7 @@ import execbroker
 ROOT = Path(execbroker.__file__).parent
 TIERS = [
     {"model", "errors", "faults", "places"},
-    {"codecs", "dialect2024", "kinds"},
+    {"codecs", "dialect2024", "documents", "draft", "kinds"},
     {"scheduling", "staging", "platforms"},
     {"config"},
     {"ledger", "lowering", "store", "offers", "policies", "books", "engine", "broker", "faces", "rendering", "metrics", "access"},
