@@ -51,6 +51,14 @@ def upgrade(document: Any) -> Any:
     return _kinded(document) | ({"path": PATHS.get(path.lstrip("/"), path)} if isinstance(path, str) else {})
 
 
+def is_update(document: Any) -> bool:
+    """Whether it is an update of a session as the prototype's clients, and not those of v1.0, write it."""
+    if not isinstance(document, dict) or "kind" in document:
+        return False
+    inner = folded(document, "update")
+    return "path" in inner and bool(document.keys() & {"type", "update"})
+
+
 def downgrade(document: Any) -> Any:
     """A v1.0 offerset or session as the prototype wrote it; any other document stays what it is.
 

@@ -229,6 +229,29 @@ def test_what_never_was_an_offer_is_shown_as_the_job_it_is(tmp_path: Path) -> No
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("envelope", [True, False])
+def test_a_session_is_updated_by_type_and_state_at_its_address_of_v1(envelope: bool, tmp_path: Path) -> None:
+    """2.2: an offer is accepted, and then there is only one thing left to be done to it."""
+
+    async def story() -> None:
+        async with Site(tmp_path, ManualClock(DAY_BEFORE), platforms=[ROOMY]) as site:
+            offer = (await ask(site, "3.3-start"))["offers"][0]
+            update = {"type": "uri:enum-value-update", "path": "state", "value": "ACCEPTED"}
+            body = {"update": update} if envelope else update
+            headers = {"idempotency-key": "once"}
+            answer = await site.client.post(f"/sessions/{offer['uuid']}", json=body, headers=headers)
+            found = read(answer, "json")
+            assert (found["uuid"], found["state"]) == (offer["uuid"], "ACCEPTED")
+            assert {"type": "uri:enum-value-option", "path": "state", "values": ["CANCELLED"]} in found["options"]
+            again = await site.client.post(f"/sessions/{offer['uuid']}", json=body, headers=headers)
+            assert again.content == answer.content
+            cancelled = {"kind": "uri:enum-value-update", "path": "state", "value": "CANCELLED"}
+            answer = await site.client.post(f"/sessions/{offer['uuid']}", json=cancelled)
+            assert answer.json()["phase"] in ("RELEASING", "CANCELLED")
+
+    asyncio.run(story())
+
+
 NB = {"type": "uri:jupyter-notebook-1.0", "notebook": "https://example.org/a.ipynb"}
 S3 = {"type": "uri:amazon-s3-storage", "bucket": "b"}
 FILE = {"filepath": "/data/other.vot", "resource": "input"}
