@@ -18,6 +18,7 @@ OUTSIDE |= {"replicas", "costs", "metrics"}
 """What a component has beside its `spec`."""
 STATUSES = {"INITIAL": "OFFERED"} | {status: status for status in ("OFFERED", "REJECTED", "EXPIRED")}
 MODES = {"READONLY": "ro", "READWRITE": "rw"}
+_KIND = re.compile(r"(^|\.)kind$")
 _AMOUNT = re.compile(r"\.(cores|memory|size)\.(min|max)\b")
 
 
@@ -188,27 +189,22 @@ def _placed(message: Block, form: Form) -> Block:
 
 def _path(path: str, form: Form) -> str:
     """Where in the request, in the envelope, what v1.0 has at `path` stands."""
-    room, dot, rest = path.partition(".")
-    room = dict(form.moved).get(room, room)
     if path.startswith("schedule.requested."):
         field = path.rpartition(".")[2]
-        if not form.datetime:
-            return path
-        return "datetime[0]." + {"duration": "duration.min"}.get(field, field)
-    if room == "compute" and not form.single:
-        room = "compute[0]"
-    if rest in ("kind", "meta.name"):
-        return f"{_in_resources(room)}.{'type' if rest == 'kind' else 'name'}"
+        return f"datetime[0].{'duration.min' if field == 'duration' else field}" if form.datetime else path
+    room, dot, field = path.partition(".")
+    room = dict(form.moved).get(room, room)
+    family = room.partition("[")[0]
+    if family not in ("executable", *ROOMS):
+        return path
     if form.pairs:
-        rest = _AMOUNT.sub(r".\1.requested.\2", f".{rest}").removeprefix(".")
-    if room == "executable" and rest == "location":
-        rest = form.location
-    spec = ".spec" if form.spec and dot and rest.partition(".")[0] not in OUTSIDE else ""
-    return f"{_in_resources(room)}{spec}{dot}{rest}"
-
-
-def _in_resources(room: str) -> str:
-    return f"resources.{room}" if room.partition("[")[0] in ROOMS else room
+        field = _AMOUNT.sub(r".\1.requested.\2", f".{field}").removeprefix(".")
+    if (family, field) == ("executable", "location"):
+        field = form.location
+    field = _KIND.sub(r"\1type", field.replace("meta.", ""))
+    spec = ".spec" if form.spec and dot and field.partition(".")[0] not in OUTSIDE else ""
+    room = "compute[0]" if room == "compute" and not form.single else room
+    return f"{'' if family == 'executable' else 'resources.'}{room}{spec}{dot}{field}"
 
 
 def _href(url: str) -> str:
