@@ -3,6 +3,7 @@ the draft says."""
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,8 @@ async def _is_taken(site: Site, answer: Any, form: str) -> None:
     first = found["offers"][0]
     if "ident" not in first:
         assert first["state"] == "OFFERED"
+        assert {"uuid", "expires", "executable", "resources"} <= first.keys()
+        assert len(first.keys() & {"datetime", "schedule"}) == 1
         assert first["options"] == [{"type": "uri:enum-value-option", "path": "state", "values": ["ACCEPTED", "REJECTED"]}]
         update = {"update": {"type": "uri:enum-value-update", "path": "state", "value": "ACCEPTED"}}
         assert (await site.client.post(first["href"], json=update)).json()["state"] in ("ACCEPTED", "WAITING")
@@ -205,6 +208,27 @@ def test_an_accepted_offer_is_a_job_as_far_as_it_is(tmp_path: Path) -> None:
             assert phases == ["READY", "RUNNING", "COMPLETED"]
             again = await site.client.post(address, json={"offer": {"status": "REJECTED"}})
             assert (again.status_code, again.json()["phase"]) == (409, "COMPLETED")
+
+    asyncio.run(story())
+
+
+def test_the_example_of_the_docs_is_answered_yes(tmp_path: Path) -> None:
+    async def story() -> None:
+        page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+        [example] = re.findall(r"```yaml\n(request:.*?)```", page, re.DOTALL)
+        async with Site(tmp_path, ManualClock("2026-11-21T09:00:00Z"), platforms=[ROOMY]) as site:
+            answer = read(await site.client.post("/request", content=example, headers=headers_of("yaml")), "yaml")
+            assert answer["response"]["result"] == "YES"
+            assert answer["response"]["offers"][0]["request"]["datetime"][0]["start"] == "2026-11-21T12:00:00Z"
+
+    asyncio.run(story())
+
+
+def test_an_empty_request_is_refused_in_its_envelope(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Site(tmp_path, platforms=[ROOMY]) as site:
+            answer = read(await site.client.post("/request", json={"request": None}), "json")
+            assert answer["response"]["reasons"] == [{"path": "executable", "text": "There is no executable to run"}]
 
     asyncio.run(story())
 

@@ -45,7 +45,7 @@ def form_of(document: Any) -> Form | None:
     """How a request for offers is written; None for the form of v1.0."""
     document = document if isinstance(document, dict) else {}
     inner = document.get("request")
-    enveloped = isinstance(inner, dict)
+    enveloped = "request" in document and isinstance(inner, dict | None)
     request: Block = inner if isinstance(inner, dict) else document
     resources, executable = _block(request, "resources"), _block(request, "executable")
     slots = request.get("datetime")
