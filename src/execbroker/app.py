@@ -45,6 +45,7 @@ from execbroker.web.bodies import Crowd
 from execbroker.web.conditional import Turns
 from execbroker.web.dialect import dialect, dialect_faces
 from execbroker.web.discovery import discovery
+from execbroker.web.draft import draft, draft_faces
 from execbroker.web.events import streams
 from execbroker.web.identity import Door, Guard, Nobody, TokenGuard, read_token
 from execbroker.web.methods import Options
@@ -260,7 +261,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
     app.state.config, app.state.metrics = config, Metrics()
     app.state.crowd, app.state.under_way, app.state.trail, app.state.turns = Crowd(), set(), None, Turns()
     add_problems(app)
-    for routes in (open_to_all, discovery, streams, router, faces, admin, dialect, dialect_faces):
+    for routes in (open_to_all, discovery, streams, router, faces, admin, dialect, dialect_faces, draft, draft_faces):
         app.include_router(routes)
         check_prefix(config, routes.routes)
     try:
@@ -268,7 +269,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         app.state.guard = _guard(config)
     except OSError as error:
         raise _unusable(config.folder, error) from None
-    public = [*faces.routes, *dialect_faces.routes] if config.auth.public else []
+    public = [*faces.routes, *dialect_faces.routes, *draft_faces.routes] if config.auth.public else []
     app.add_middleware(Tagged)
     app.add_middleware(Options)
     app.add_middleware(

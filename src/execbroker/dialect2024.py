@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from execbroker.documents import Block, each, folded, lifted, present, renamed, without
 from execbroker.model.registry import published, short_name
 
 RESOURCES = ("compute", "data", "storage")
@@ -33,8 +34,6 @@ META = {"href": "url"} | {name: name for name in ("uuid", "name", "description",
 PATHS = {"state": "phase", "schedule.executing.duration": "schedule.available.duration"}
 ROOMS = {"sessions": "execution", "offersets": "offerset"}
 
-Block = dict[str, Any]
-
 
 def upgrade(document: Any) -> Any:
     """What the prototype's clients send, as v1.0 says it: a request for offers, or an update of a session.
@@ -43,13 +42,21 @@ def upgrade(document: Any) -> Any:
     """
     if not isinstance(document, dict):
         return document
-    document = _folded(document, "request", "update")
+    document = folded(document, "request", "update")
     if "executable" in document or not document.keys() & {"path", "state"}:
-        return _request(document)
+        return upgrade_request(document)
     if "path" not in document:
         return {"kind": "uri:enum-value-update", "path": "phase", "value": document["state"]}
     path = document["path"]
     return _kinded(document) | ({"path": PATHS.get(path.lstrip("/"), path)} if isinstance(path, str) else {})
+
+
+def is_update(document: Any) -> bool:
+    """Whether it is an update of a session as the prototype's clients, and not those of v1.0, write it."""
+    if not isinstance(document, dict) or "kind" in document:
+        return False
+    inner = folded(document, "update")
+    return "path" in inner and bool(document.keys() & {"type", "update"})
 
 
 def downgrade(document: Any) -> Any:
@@ -59,26 +66,27 @@ def downgrade(document: Any) -> Any:
     level `offered` is left out, since the state says it. A start with no room to move is written as the bare instant.
     """
     if isinstance(document, dict) and "result" in document:
-        return _older(document) | ({"offers": _each(_session, document["offers"])} if "offers" in document else {})
+        return _older(document) | ({"offers": each(_session, document["offers"])} if "offers" in document else {})
     return _session(document) if isinstance(document, dict) and "phase" in document else document
 
 
-def _request(request: Block) -> Block:
+def upgrade_request(request: Block) -> Block:
+    """A request for offers, out of any envelope."""
     if isinstance(resources := request.get("resources"), dict):
         lifted = {name: resources[name] for name in RESOURCES if name in resources}
-        request = _without(request, "resources") | lifted
-        if left := _without(resources, *RESOURCES):
+        request = without(request, "resources") | lifted
+        if left := without(resources, *RESOURCES):
             request["resources"] = left
     for name in request.keys() & {"executable", *RESOURCES}:
-        request[name] = _each(partial(_component, name), request[name])
+        request[name] = each(partial(_component, name), request[name])
     if isinstance(compute := request.get("compute"), list) and len(compute) < 2:
         request["compute"] = compute[0] if compute else None
     request["schedule"] = _schedule(request.get("schedule"))
-    return _present(request)
+    return present(request)
 
 
 def _schedule(schedule: Any) -> Any:
-    requested = _folded(schedule, "requested", "executing")
+    requested = folded(schedule, "requested", "executing")
     if not isinstance(requested, dict) or "requested" in requested:
         return requested
     return {"requested": requested} if requested else None
@@ -87,7 +95,7 @@ def _schedule(schedule: Any) -> Any:
 def _component(place: str, component: Any) -> Any:
     if not isinstance(component, dict):
         return component
-    component = _kinded(_lifted(_present(component)), DEFAULT_KINDS.get(place))
+    component = _kinded(lifted(present(component)), DEFAULT_KINDS.get(place))
     meta = {new: component.pop(old) for old, new in META.items() if old in component}
     if meta and isinstance(component.setdefault("meta", {}), dict):
         component["meta"] = component["meta"] | meta
@@ -97,16 +105,7 @@ def _component(place: str, component: Any) -> Any:
 
 def _kinded(block: Block, default: str | None = None) -> Block:
     kind = block.get("kind") or block.get("type") or default
-    return _present({"kind": kind} | _without(block, "kind", "type"))
-
-
-def _lifted(component: Block) -> Block:
-    """The fields inside `spec` or `content` beside the others, but those that would take the place of one, or of the kind."""
-    for name in ("spec", "content"):
-        if isinstance(inner := component.get(name), dict):
-            kept = {field: value for field, value in inner.items() if field in component or field in ("kind", "type")}
-            component = _without(component, name) | _without(inner, *kept) | {name: kept or None}
-    return _present(component)
+    return present({"kind": kind} | without(block, "kind", "type"))
 
 
 def _executable(executable: Block) -> Block:
@@ -119,11 +118,11 @@ def _executable(executable: Block) -> Block:
     location = "/".join(part for part in (repository.rpartition("://")[2].rstrip("/"), image) if part)
     details = {name: executable[name] for name in ("digest", "platform") if name in executable}
     spec = {"locations": [f"{location}:{tag}" if tag else location]} | details
-    return _without(executable, "repository", "tag", *details) | {"image": spec}
+    return without(executable, "repository", "tag", *details) | {"image": spec}
 
 
 def _least(length: Any) -> Any:
-    amount = _folded(length, "requested")
+    amount = folded(length, "requested")
     return amount.get("min", amount) if isinstance(amount, dict) else amount
 
 
@@ -131,33 +130,33 @@ def _session(session: Block) -> Block:
     resources = {name: session[name] for name in RESOURCES if name in session}
     if "compute" in resources:
         resources["compute"] = [resources["compute"], *session.get("further_compute", ())]
-    older = _without(_older(session), *RESOURCES, "further_compute")
-    return older | {"resources": {name: _each(_older, part) for name, part in resources.items()}}
+    older = without(_older(session), *RESOURCES, "further_compute")
+    return older | {"resources": {name: each(_older, part) for name, part in resources.items()}}
 
 
 def _older(component: Block) -> Block:
     """A component, session or offerset with its metadata unfolded, in the prototype's terms."""
-    meta = _renamed(component.get("meta", {}), {new: old for old, new in META.items()})
-    older = _typed(component) | meta | _without(_typed(component), "meta")
+    meta = renamed(component.get("meta", {}), {new: old for old, new in META.items()})
+    older = _typed(component) | meta | without(_typed(component), "meta")
     older |= {name: write(older[name]) for name, write in WRITERS.items() if name in older}
-    return _without(older, "meta")
+    return without(older, "meta")
 
 
 def _older_executable(executable: Block) -> Block:
     older = _older(executable)
     if (kind := short_name(older["type"])) == "jupyter-notebook":
-        return _renamed(older, {"location": "notebook"})
+        return renamed(older, {"location": "notebook"})
     image = older.get("image", {})
     if kind != "docker-container" or len(image.get("locations", ())) != 1:
         return older
     repository, _, name = image["locations"][0].rpartition("/")
     name, _, tag = (name, "", "") if "@" in name else name.partition(":")
     named = {"repository": repository or None, "image": name, "tag": tag or None}
-    return _present(_without(older, "image") | _without(image, "locations") | named)
+    return present(without(older, "image") | without(image, "locations") | named)
 
 
 def _older_schedule(schedule: Block) -> Block:
-    steps = _renamed(schedule, {"available": "executing"})
+    steps = renamed(schedule, {"available": "executing"})
     return {step: {part: time.removesuffix("/PT0S") for part, time in times.items()} for step, times in steps.items()}
 
 
@@ -172,46 +171,21 @@ def _href(url: str) -> str:
 
 
 def _typed(block: Block) -> Block:
-    return _renamed(block, {"kind": "type", "phase": "state"})
-
-
-def _renamed(block: Block, names: dict[str, str]) -> Block:
-    return {names.get(name, name): value for name, value in block.items()}
-
-
-def _present(block: Block) -> Block:
-    return {name: value for name, value in block.items() if value is not None}
-
-
-def _without(block: Block, *names: str) -> Block:
-    return {name: value for name, value in block.items() if name not in names}
-
-
-def _each(convert: Callable[[Any], Any], part: Any) -> Any:
-    """`part` converted, or each of its members where it is a list; blank members are absent."""
-    return [convert(member) for member in part if member is not None] if isinstance(part, list) else convert(part)
-
-
-def _folded(block: Any, *names: str) -> Any:
-    """`block` without what is blank in it, and with the fields of the blocks inside it called `names` beside its own."""
-    for name in names if isinstance(block, dict) else ():
-        if isinstance(inner := block.get(name), dict):
-            block = _without(block, name) | inner
-    return _present(block) if isinstance(block, dict) else block
+    return renamed(block, {"kind": "type", "phase": "state"})
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("cores", "memory", "size"), lambda amount: _folded(amount, "requested")),
+    **dict.fromkeys(("cores", "memory", "size"), lambda amount: folded(amount, "requested")),
     "lifetime": _least,
-    "volumes": partial(_each, partial(_component, "volumes")),
+    "volumes": partial(each, partial(_component, "volumes")),
 }
 WRITERS: dict[str, Callable[[Any], Any]] = {
     "href": _href,
     "state": lambda phase: "READY" if phase == "AVAILABLE" else phase,
     "executable": _older_executable,
     "schedule": _older_schedule,
-    "volumes": partial(_each, _older),
-    "connectors": partial(_each, _typed),
-    "messages": partial(_each, _typed),
-    "options": partial(_each, _older_option),
+    "volumes": partial(each, _older),
+    "connectors": partial(each, _typed),
+    "messages": partial(each, _typed),
+    "options": partial(each, _older_option),
 }

@@ -10,7 +10,7 @@ import execbroker
 ROOT = Path(execbroker.__file__).parent
 TIERS = [
     {"model", "errors", "faults", "places"},
-    {"codecs", "dialect2024", "kinds", "xml"},
+    {"codecs", "dialect2024", "documents", "draft", "kinds", "xml"},
     {"scheduling", "staging", "platforms"},
     {"config"},
     {

@@ -30,6 +30,7 @@ UPDATES: dict[str, dict[str, Any]] = {
 UPDATES["cancel"] = UPDATES["accept"] | {"value": "CANCELLED"}
 UPDATES["extend"] = {"kind": "uri:integer-delta-update", "path": "schedule.available.duration", "delta": 1}
 BODIES = {"/requests": {"executable": NOTEBOOK}, "/direct": {"executable": NOTEBOOK}, "/offerset": {"executable": NOTEBOOK}}
+BODIES |= {"/request": {"request": {"executable": NOTEBOOK}}, "/offersets": {"executable": NOTEBOOK}}
 
 
 def table(number: int) -> dict[tuple[str, str, str], list[str]]:
@@ -98,6 +99,8 @@ async def _walk(site: Site, step: tuple[str, str, str], who: tuple[str, str] | N
     if "components" in path:
         uuid = uuid[:-4] + "0001"  # its executable
     body = UPDATES.get(what) or BODIES.get(path) or ({} if "{uuid}" in path else {"username": "carol", "password": "long enough"})
+    if path.startswith("/offers/") and what:
+        body = {"offer": {"status": UPDATES[what]["value"]}}
     path = path.replace("{uuid}", uuid).replace("{stream}", "stdout").replace("{path}", "")
     return await site.client.request(method, path, auth=who, json=body if method == "POST" else None)
 

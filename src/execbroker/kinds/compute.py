@@ -43,7 +43,7 @@ class Licences(Wire):
     count: Integer = 1
 
 
-@COMPUTES.register(published("compute", "simple-compute-resource"))
+@COMPUTES.register(published("compute", "simple-compute-resource"), "generic-compute")
 class SimpleComputeResource(AbstractComputeResource):
     """Cores and memory on one node.
 

@@ -12,7 +12,7 @@ def _mode(value: object) -> object:
     return _MODES.get(value.upper(), value.upper()) if isinstance(value, str) else value
 
 
-@VOLUMES.register(published("volume", "simple-volume-mount"))
+@VOLUMES.register(published("volume", "simple-volume-mount"), "filesystem-mount")
 class SimpleVolumeMount(AbstractVolumeMount):
     """`resource`, a storage or data resource by name or uuid, is a folder at `path` inside the session.
 

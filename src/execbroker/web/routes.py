@@ -12,13 +12,14 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
 from execbroker.broker import Broker
-from execbroker.codecs import Codec
+from execbroker.codecs import Codec, plain
+from execbroker.dialect2024 import downgrade, is_update, upgrade
 from execbroker.errors import Fault, Forbidden, Invalid, RangeNotSatisfiable
 from execbroker.kinds.listing import kinds_spoken
 from execbroker.model.identities import Identity
 from execbroker.model.options import AbstractUpdate, EnumValueUpdate, Update
 from execbroker.model.phases import Phase
-from execbroker.model.sessions import ExecutionRequest
+from execbroker.model.sessions import ExecutionRequest, ScheduledExecutionSession
 from execbroker.model.times import format_instant, parse_instant
 from execbroker.rendering import Renderer, moment
 from execbroker.store import Stream
@@ -82,8 +83,8 @@ async def show_offerset(request: Request, uuid: UUID) -> Response:
 
 
 async def show_session(request: Request, uuid: UUID) -> Response:
-    codec = await reply_codec(request)
-    return await session(request, uuid, await desk(request), await renderer(request), await identity(request), codec)
+    found = await (await desk(request)).session(uuid, await identity(request), await renderer(request))
+    return reply(await reply_codec(request), _in_form_of(await read_body(request), found))
 
 
 async def show_direct(request: Request, uuid: UUID) -> Response:
@@ -172,10 +173,15 @@ async def session(
 @once(made=lambda row: row.uuid, show=show_session)
 async def update(request: Request, uuid: UUID, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     """Accept, reject or cancel."""
-    change = read_as(UPDATE, body)
+    change = read_as(UPDATE, upgrade(body) if is_update(body) else body)
     tell(request, action=action_of(change))
     async with unchanged(request, uuid, lambda: broker.session(uuid, who, draw)):
-        return reply(codec, await broker.update(uuid, change, who, draw))
+        return reply(codec, _in_form_of(body, await broker.update(uuid, change, who, draw)))
+
+
+def _in_form_of(body: Any, found: ScheduledExecutionSession) -> Any:
+    """The draft has the updates of the 2024 dialect at the address of v1.0 (2.2)."""
+    return downgrade(plain(found)) if is_update(body) else found
 
 
 @faces.get("/components/{uuid}", operation_id="ComponentSelect")

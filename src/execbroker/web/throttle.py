@@ -22,7 +22,7 @@ FORGIVEN = 900  # seconds without a failed login after which those before are fo
 LONGEST_ADDRESS, LONGEST_NAME = 60, 15
 """Seconds for which a login waits at most; by name less, for somebody else may have guessed."""
 PATIENCE = 10  # seconds
-ASKS = {"/requests", "/direct", "/offerset"}
+ASKS = {"/requests", "/direct", "/offerset", "/request", "/offersets"}
 
 
 class Rate:
