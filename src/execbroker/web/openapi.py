@@ -1,92 +1,79 @@
+"""Our OpenAPI: the routes as they are, the schemas as the models are."""
+
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 from execbroker import __version__
-from execbroker.codecs import CODECS
-from execbroker.model import components, options, sessions
-from execbroker.model.base import Wire
-from execbroker.model.registry import Family
+from execbroker.codecs import CODECS, Codec
+from execbroker.web import examples
 from execbroker.web.admin import IdentityChange, NewIdentity
-
-REF = "#/components/schemas/"
-FAMILIES: tuple[Family, ...] = (
-    components.COSTS,
-    components.METRICS,
-    components.VOLUMES,
-    components.COMPUTES,
-    components.STORAGES,
-    components.DATA,
-    components.EXECUTABLES,
-    sessions.SESSIONS,
-    options.OPTIONS,
-    options.UPDATES,
+from execbroker.web.replies import (
+    CONTENT_RANGE,
+    DOCUMENTS,
+    EVERYWHERE,
+    IDEMPOTENCY_KEY,
+    LOCATION,
+    OF_STATUS,
+    PREFER,
+    PROBLEMS,
+    RANGE,
+    RANGES,
+    REFUSALS,
+    REPLAYED,
+    VARY,
+    Json,
 )
-PROBLEM = {
-    "type": "object",
-    "title": "Problem",
-    "description": "A problem document (RFC 9457); `errors` has every fault of a document by its path.",
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "path": {"type": "string"},
-                    "kind": {"type": "string"},
-                    "message": {"type": "string"},
-                    "input": {},
-                },
-            },
-        },
-        "phase": {"type": "string"},
-        "allowed": {"type": "array", "items": {"type": "string"}},
-    },
+from execbroker.web.schemas import REF, schemas
+
+BODIES = {
+    "ExecutionRequest": "ExecutionRequest",
+    "DirectExecution": "ExecutionRequest",
+    "SessionUpdate": "AbstractUpdate",
+    "IdentityCreate": "NewIdentity",
+    "IdentityUpdate": "IdentityChange",
 }
-BODIES = {"ExecutionRequest": "ExecutionRequest", "DirectExecution": "ExecutionRequest", "SessionUpdate": "AbstractUpdate"}
-BODIES |= {"IdentityCreate": "NewIdentity", "IdentityUpdate": "IdentityChange"}
 ANSWERS = {
     "ExecutionRequest": "OfferSetResponse",
     "DirectExecution": "AbstractExecutionSession",
+    "OfferSetList": "OfferSetList",
     "OfferSetSelect": "OfferSetResponse",
+    "SessionList": "SessionList",
     "SessionSelect": "AbstractExecutionSession",
     "SessionUpdate": "AbstractExecutionSession",
     "ComponentSelect": "AbstractComponent",
+    "SessionFiles": "FileList",
+    "PlatformList": "PlatformList",
+    "Me": "Me",
+    "Health": "Health",
+    "LoginSelect": "Logins",
+    "IdentityCreate": "IdentityCreated",
+    "IdentityList": "IdentityList",
+    "IdentitySelect": "Identity",
+    "IdentityUpdate": "Identity",
 }
+ONCE = ("ExecutionRequest", "DirectExecution", "SessionUpdate")
 SCHEMES = {"token": "bearer", "account": "basic"}
-PROBLEMS = {
-    "400": "The body cannot be read.",
-    "401": "The credentials are missing or wrong.",
-    "403": "It is another's; or not under this name, or not from that page.",
-    "404": "There is no such thing here.",
-    "406": "No media type in common.",
-    "408": "The body did not come in time.",
-    "409": "The session's phase does not allow it, or the same is being done already.",
-    "413": "The body is too large.",
-    "415": "The body's media type is not read here.",
-    "416": "There are no such bytes.",
-    "422": "The document, or a parameter, does not fit the schema.",
-    "429": "Too many requests, or logins that failed; `Retry-After` says when to try again.",
-    "503": "Too busy; `Retry-After` says when to try again.",
-    "507": "The broker's disk is full.",
-}
+PLAIN: Json = {"text/plain": {"schema": {"type": "string"}}}
+BYTES: Json = {"text/plain": {"schema": {"type": "string", "format": "binary"}}}
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of the API: the routes as they are, the schemas as the models are."""
+def describe(app: FastAPI) -> Json:
+    """The OpenAPI 3.1 document of the API."""
     document = get_openapi(
-        title="execbroker", version=__version__, summary="An IVOA ExecutionBroker", routes=app.routes, openapi_version="3.1.0"
+        title="execbroker",
+        version=__version__,
+        summary="An IVOA ExecutionBroker",
+        description="Where, how and when can I run this? The published API v1.0, with additions beside it.",
+        license_info={"name": "BSD 3-Clause", "identifier": "BSD-3-Clause"},
+        servers=[{"url": "/"}],
+        routes=app.routes,
+        openapi_version="3.1.0",
     )
     parts = document.setdefault("components", {})
     of_accounts = {model.__name__: model.model_json_schema() for model in (NewIdentity, IdentityChange)}
-    parts["schemas"] = schemas() | {"Problem": PROBLEM} | of_accounts
+    parts["schemas"] = schemas() | DOCUMENTS | of_accounts
     parts["securitySchemes"] = {name: {"type": "http", "scheme": scheme} for name, scheme in SCHEMES.items()}
     document["security"] = [{name: []} for name in SCHEMES]
     for path in document["paths"].values():
@@ -95,83 +82,79 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def _complete(operation: dict[str, Any]) -> None:
+def _complete(operation: Json) -> None:
     """Say what goes in and what comes out: the routes decode and encode by themselves, so FastAPI does not know."""
     name = operation["operationId"]
     if name in BODIES:
-        operation["requestBody"] = {"required": True, "content": _content(BODIES[name])}
-    done = next(iter(operation["responses"]))
-    answers: dict[str, Any] = {done: {"description": "As asked."}}
-    if name in ANSWERS:
-        answers[done]["content"] = _content(ANSWERS[name])
-    elif name == "SessionOutput":
-        answers[done]["content"] = {"text/plain": {"schema": {"type": "string"}}}
-        answers["206"] = {"description": "The bytes of `Range`.", "content": answers[done]["content"]}
-    elif name.endswith("EventStream"):
-        answers[done] = {"description": "Server-Sent Events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
-        if name == "SessionEventStream":
-            answers["204"] = {"description": "The session is over, and nothing comes after that number."}
-    else:
-        answers[done]["content"] = {codec.media_type: {"schema": {"type": "object"}} for codec in CODECS}
-    if name in ("ExecutionRequest", "DirectExecution"):
-        location = {"Location": {"required": True, "schema": {"type": "string", "format": "uri"}}}
-        answers["303"] = {"description": "Where it is, if asked for by `Prefer: return=minimal`.", "headers": location}
-    problem = {"application/problem+json": {"schema": {"$ref": f"{REF}Problem"}}}
-    answers |= {status: {"description": text, "content": problem} for status, text in PROBLEMS.items()}
-    if name == "DirectExecution":
-        text = "The body cannot be read; or it cannot be run, and the FAILED session says why."
-        answers["400"] = {"description": text, "content": _content("AbstractExecutionSession") | problem}
+        content = _content(BODIES[name])
+        content["application/json"]["examples"] = examples.OF_BODIES[name]
+        operation["requestBody"] = {"required": True, "content": content}
+    parameters = [IDEMPOTENCY_KEY] * (name in ONCE) + [PREFER] * (name in ("ExecutionRequest", "DirectExecution"))
+    parameters += [RANGE] * (name in ("SessionOutput", "SessionFiles"))
+    if parameters:
+        operation["parameters"] = [*operation.get("parameters", []), *parameters]
     if name in ("Health", "LoginSelect"):
         operation["security"] = []
+    done = next(iter(operation["responses"]))
+    answers = _answers(name, done) | {status: _problem(status) for status in REFUSALS[name]}
+    if name == "DirectExecution":
+        answers["400"] = _cannot_run()
+    for answer in answers.values():
+        answer["headers"] = answer.get("headers", {}) | (REPLAYED if name in ONCE else {}) | EVERYWHERE
+    for (of, status), found in examples.OF_REPLIES.items():
+        if of == name:
+            answers[status]["content"]["application/json"]["examples"] = found
     operation["responses"] = dict(sorted(answers.items()))
+
+
+def _answers(name: str, done: str) -> dict[str, Json]:
+    """What it is answered with where it does what was asked for."""
+    if name == "SessionOutput":
+        return {
+            done: {"description": "What was written, from `offset` on.", "content": PLAIN, "headers": RANGES},
+            "206": {"description": "The bytes of `Range`.", "content": PLAIN, "headers": RANGES | CONTENT_RANGE},
+        }
+    if name.endswith("EventStream"):
+        stream = {done: {"description": "Server-Sent Events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+        over = {"204": {"description": "The session is over, and nothing comes after that number."}}
+        return stream | (over if name == "SessionEventStream" else {})
+    answers: dict[str, Json] = {done: {"description": "As asked.", "content": _content(ANSWERS[name]), "headers": VARY}}
+    if name == "SessionFiles":
+        answers[done] |= {"description": "The folder's content, or the file.", "content": _content("FileList") | BYTES}
+        answers["206"] = {"description": "The bytes of `Range`.", "headers": CONTENT_RANGE, "content": BYTES | _of_parts()}
+        answers["400"] = {"description": "The `Range` is none.", "content": PLAIN}
+        answers["416"] = {"description": PROBLEMS["416"], "content": PLAIN, "headers": CONTENT_RANGE}
+    if name in ("ExecutionRequest", "DirectExecution"):
+        answers["303"] = {"description": "Where it is, if asked for by `Prefer: return=minimal`.", "headers": LOCATION}
+    return answers
+
+
+def _of_parts() -> Json:
+    return {"multipart/byteranges": {"schema": {"type": "string", "format": "binary"}}}
+
+
+def _cannot_run() -> Json:
+    """A FAILED session, as published; or, where the body cannot be read, a problem."""
+    text = "The body cannot be read; or it cannot be run, and the FAILED session says why."
+    content = _content("AbstractExecutionSession")
+    problems = {name: found for name, found in _problem_content().items() if name not in content}
+    return {"description": text, "headers": VARY, "content": content | problems}
+
+
+def _problem(status: str) -> Json:
+    headers = VARY | OF_STATUS.get(status, {})
+    return {"description": PROBLEMS[status], "headers": headers, "content": _problem_content()}
+
+
+def _problem_content() -> Json:
+    found: Json = {_problem_type(codec): {"schema": {"$ref": f"{REF}Problem"}} for codec in CODECS}
+    found["application/problem+json"]["examples"] = {"faults": {"value": examples.PROBLEM}}
+    return found
+
+
+def _problem_type(codec: Codec) -> str:
+    return "application/problem+json" if codec.media_type == "application/json" else codec.media_type
 
 
 def _content(schema: str) -> dict[str, Any]:
     return {codec.media_type: {"schema": {"$ref": REF + schema}} for codec in CODECS}
-
-
-def schemas() -> dict[str, Any]:
-    """Every model by its name, as the published schema writes them: subclasses `allOf` their parent, parents with a
-    discriminator. That is what code generators make class hierarchies of."""
-    members = [cls for family in FAMILIES for cls in (family.base, *family.members.values())]
-    roots: list[type[BaseModel]] = [sessions.ExecutionRequest, sessions.OfferSetResponse, components.AbstractComponent, *members]
-    _, generated = models_json_schema([(root, "serialization") for root in roots], ref_template=REF + "{model}")
-    bases = {frozenset(family.members): family.base.__name__ for family in FAMILIES}
-    found = {name: _plain(schema, bases) for name, schema in generated["$defs"].items()}
-    for cls in _classes(Wire):
-        if cls.__name__ in found and "properties" in found[cls.__name__]:
-            found[cls.__name__] = _inherit(cls, found)
-    for family in FAMILIES:
-        mapping = {uri: REF + cls.__name__ for uri, cls in family.members.items()}
-        found[family.base.__name__]["discriminator"] = {"propertyName": "kind", "mapping": mapping}
-    return {name: schema for name, schema in found.items() if not name.startswith("Unknown")}
-
-
-def _classes(cls: type[BaseModel]) -> list[type[BaseModel]]:
-    """Every subclass, children before their parents, so that a parent is still whole when its children are written."""
-    return [found for child in cls.__subclasses__() for found in (*_classes(child), child)]
-
-
-def _inherit(cls: type[BaseModel], found: dict[str, Any]) -> dict[str, Any]:
-    parent, schema = cls.__base__, found[cls.__name__]
-    if parent is None or not issubclass(parent, BaseModel) or parent.__name__ not in found:
-        return schema  # type: ignore[no-any-return]
-    own = {name: value for name, value in schema["properties"].items() if name not in parent.model_fields}
-    required = [name for name in schema.get("required", []) if name in own]
-    body = {"type": "object", "properties": own} | ({"required": required} if required else {})
-    head = {key: schema[key] for key in ("title", "description") if key in schema}
-    return {**head, "allOf": [{"$ref": REF + parent.__name__}, body]}
-
-
-def _plain(schema: Any, bases: dict[frozenset[str], str]) -> Any:
-    """Without what only says that a field may be left out, and with a family's union written as its base class."""
-    if isinstance(schema, list):
-        return [_plain(item, bases) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "discriminator" in schema:
-        return {"$ref": REF + bases[frozenset(schema["discriminator"]["mapping"])]}
-    if options_ := [item for item in schema.get("anyOf", []) if item != {"type": "null"}]:
-        rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "title")}
-        return _plain({**options_[0], **rest} if len(options_) == 1 else {"anyOf": options_, **rest}, bases)
-    return {key: _plain(value, bases) for key, value in schema.items() if not (key == "default" and value is None)}
