@@ -65,8 +65,19 @@ class Judge:
         elif media_type.endswith("json"):
             at = ("paths", path, reply.request.method.lower(), "responses", status, "content", media_type, "schema")
             pointer = "/".join(part.replace("~", "~0").replace("/", "~1").replace("{", "%7B").replace("}", "%7D") for part in at)
-            for error in self.validator(f"#/{pointer}").iter_errors(reply.json()):
-                yield f"{status} of {path}: {error.message} at {list(error.instance_path)}"
+            document = reply.json()
+            for error in self.validator(f"#/{pointer}").iter_errors(document):
+                if not _is_refused_kind(document, error.instance_path):
+                    yield f"{status} of {path}: {error.message} at {list(error.instance_path)}"
+
+
+def _is_refused_kind(document: Any, path: list[str | int]) -> bool:
+    """Whether it is a kind within a session that failed: it is shown as it came, for nobody knows what it is."""
+    failed = False
+    for step in path:
+        failed = failed or (isinstance(document, dict) and document.get("phase") == "FAILED")
+        document = document[step]
+    return failed and path[-1] == "kind"
 
 
 def with_kinds(published: Published) -> dict[str, Any]:
@@ -122,8 +133,8 @@ def judge(reply: httpx.Response) -> None:
     """Raises AssertionError. `reply` has been read."""
     method, path = reply.request.method, reply.request.url.path
     described = of_ours().operation(method, path)
-    if described is None or reply.status_code == 405:
-        return
+    if described is None or reply.status_code in {405, 500}:
+        return  # a method without a description; a test that breaks the broker
     faults = list(of_ours().faults(described, reply))
     published = of_published()
     known = published.operation(method, path) if published else None

@@ -56,7 +56,7 @@ ANSWERS = {
 ONCE = ("ExecutionRequest", "DirectExecution", "SessionUpdate")
 SCHEMES = {"token": "bearer", "account": "basic"}
 PLAIN: Json = {"text/plain": {"schema": {"type": "string"}}}
-BYTES: Json = {"text/plain": {"schema": {"type": "string", "format": "binary"}}}
+BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 def describe(app: FastAPI) -> Json:
