@@ -64,11 +64,8 @@ class Judge:
             yield f"{status} of {path} is {media_type}, not one of {list(content)}"
         elif media_type.endswith("json"):
             at = ("paths", path, reply.request.method.lower(), "responses", status, "content", media_type, "schema")
-            pointer = "/".join(part.replace("~", "~0").replace("/", "~1").replace("{", "%7B").replace("}", "%7D") for part in at)
-            document = reply.json()
-            for error in self.validator(f"#/{pointer}").iter_errors(document):
-                if not _is_refused_kind(document, error.instance_path):
-                    yield f"{status} of {path}: {error.message} at {list(error.instance_path)}"
+            for fault in faults_of(self, at, reply.json()):
+                yield f"{status} of {path}: {fault}"
 
 
 def _is_refused_kind(document: Any, path: list[str | int]) -> bool:
@@ -124,9 +121,25 @@ def of_published() -> Judge | None:
 
 
 @cache
-def of_ours() -> Judge:
+def described() -> Any:
+    """Our description, as a broker gives it."""
     with tempfile.TemporaryDirectory(prefix="execbroker-description-") as folder:
-        return Judge(Published({OURS: json.loads(json.dumps(describe(create_app(Config(folder=Path(folder))))))}), OURS)
+        return json.loads(json.dumps(describe(create_app(Config(folder=Path(folder))))))
+
+
+@cache
+def of_ours() -> Judge:
+    return Judge(Published({OURS: described()}), OURS)
+
+
+def faults_of(judge: Judge, at: tuple[str, ...], document: Any) -> list[str]:
+    """What is wrong with a document, by the schema at a place of the judge's description."""
+    pointer = "/".join(part.replace("~", "~0").replace("/", "~1").replace("{", "%7B").replace("}", "%7D") for part in at)
+    return [
+        f"{error.message} at {list(error.instance_path)}"
+        for error in judge.validator(f"#/{pointer}").iter_errors(document)
+        if not _is_refused_kind(document, error.instance_path)
+    ]
 
 
 def judge(reply: httpx.Response) -> None:

@@ -18,7 +18,7 @@ GENERATOR = "openapi-generator-cli>=7.26,<8"
 START = "from openapi_generator_cli import cli; cli()"
 ORIGINS = {"npx": "Node.js 20", "node": "Node.js 20", "java": "a JDK of version 17", "mvn": "Apache Maven 3.8"}
 TRIES = 3
-PATIENCE = 600  # seconds
+PATIENCE = 3600  # seconds
 
 Done = subprocess.CompletedProcess[str]
 
@@ -88,9 +88,9 @@ def get(what: str, *command: str, cwd: Path | None = None) -> None:
     lacking(f"cannot get {what}: {(done.stderr + done.stdout).strip()[-800:]}")
 
 
-def python(path: tuple[Path, ...], *arguments: str, stdin: str = "") -> Done:
+def python(path: tuple[Path, ...], *arguments: str, stdin: str = "", cwd: Path | None = None) -> Done:
     """Without site packages, so that nothing but `path` is there to be imported."""
-    return run(sys.executable, "-S", *arguments, stdin=stdin, PYTHONPATH=os.pathsep.join(map(str, path)))
+    return run(sys.executable, "-S", *arguments, stdin=stdin, cwd=cwd, PYTHONPATH=os.pathsep.join(map(str, path)))
 
 
 def run(*command: str, stdin: str = "", cwd: Path | None = None, **environment: str) -> Done:
