@@ -71,7 +71,7 @@ def for_java(description: Path) -> JavaClient:
         write_client(description, "java", folder, *JAVA)
         with alone("maven") as repository:
             where = (f"-Dmaven.repo.local={repository}", f"-DoutputDirectory={folder}/target/lib")
-            get("what Java clients need from Maven Central", *MAVEN, *where, cwd=folder)
+            get("what Java clients need from Maven Central", *MAVEN, *where, cwd=folder, fault="COMPILATION ERROR")
 
     return JavaClient(kept("java-client", make, GENERATOR, description.read_bytes(), *JAVA))
 

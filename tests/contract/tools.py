@@ -79,12 +79,13 @@ def install(folder: Path, *what: str) -> None:
     get(f"{what[-1]} from PyPI", sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), *what)
 
 
-def get(what: str, *command: str, cwd: Path | None = None) -> None:
-    """Run what downloads something, and again where that fails."""
+def get(what: str, *command: str, cwd: Path | None = None, fault: str = "\0") -> None:
+    """Run what downloads something, and again where that fails; that it says `fault` is no matter of downloads."""
     for _ in range(TRIES):
         done = run(*command, cwd=cwd)
         if not done.returncode:
             return
+        assert fault not in done.stdout + done.stderr, done.stdout + done.stderr
     lacking(f"cannot get {what}: {(done.stderr + done.stdout).strip()[-800:]}")
 
 

@@ -56,7 +56,7 @@ ANSWERS = {
 ONCE = ("ExecutionRequest", "DirectExecution", "SessionUpdate")
 SCHEMES = {"token": "bearer", "account": "basic"}
 PLAIN: Json = {"text/plain": {"schema": {"type": "string"}}}
-BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+BYTES: Json = {"application/octet-stream": {}}
 
 
 def describe(app: FastAPI) -> Json:
@@ -130,7 +130,7 @@ def _answers(name: str, done: str) -> dict[str, Json]:
 
 
 def _of_parts() -> Json:
-    return {"multipart/byteranges": {"schema": {"type": "string", "format": "binary"}}}
+    return {"multipart/byteranges": {}}
 
 
 def _cannot_run() -> Json:
