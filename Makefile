@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SIDE_BY_SIDE := --numprocesses 4 --dist loadfile
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test fuzz lint bench docs clean
 
 demo: $(VENV)/.installed  ## see it work
 	@$(BIN)/execbroker demo
@@ -15,6 +15,9 @@ test: $(VENV)/.installed-dev  ## run the tests
 	@$(BIN)/python -m pytest -m alone
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" --store postgres
 	@$(BIN)/python -m pytest -m alone --store postgres
+
+fuzz: $(VENV)/.installed-dev  ## try 10,000 requests that fit the API's description, or do not
+	@EXECBROKER_FUZZ=10000 $(BIN)/python -m pytest tests/contract/test_fuzz.py
 
 lint: $(VENV)/.installed-dev  ## style and types
 	@$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from execbroker.model.phases import LifecyclePhase, Phase
 from execbroker.model.registry import Family, short_name
 from execbroker.model.sessions import ExecutionRequest, OfferSetResponse
 from execbroker.web.negotiate import read_as
-from execbroker.web.openapi import FAMILIES
+from execbroker.web.openapi.schemas import FAMILIES
 
 TIMES = {
     "ISO8601Instant": "2026-11-20T09:00:00Z",

@@ -1,99 +1,96 @@
-"""A Python client made by openapi-generator from the published schema, in a folder of its own outside the project."""
+"""Clients made by openapi-generator, in folders of their own outside the project, unmodified."""
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from published import ROOT, lacking
+from tools import GENERATOR, Done, alone, get, install, kept, need, python, run, write_client
 
-BUNDLER = "@redocly/cli@2"
-GENERATOR = "openapi-generator-cli>=7.26,<8"
+HERE = Path(__file__).parent
 PACKAGE = "published_client"
-START = "from openapi_generator_cli import cli; cli()"
-
-Done = subprocess.CompletedProcess[str]
+JAVA = (
+    "--library", "native", "--global-property", "apiTests=false,modelTests=false,apiDocs=false,modelDocs=false",
+    "--additional-properties", "useSingleRequestParameter=true",
+    "--invoker-package", "client", "--api-package", "client.api", "--model-package", "client.model",
+    # With one object for all parameters, one that is called `wait` would hide a method that no Java class may have of its own.
+    "--parameter-name-mappings", "wait=seconds",
+)  # fmt: skip
+MAVEN = ("mvn", "--quiet", "--batch-mode", "compile", "dependency:copy-dependencies", "-DincludeScope=compile")
+TYPESCRIPT = ("typescript@5.9.3", "@types/node@20")
+TSC = ("--strict", "--target", "es2022", "--module", "commonjs", "--moduleResolution", "node", "--esModuleInterop")
 
 
 @dataclass(frozen=True)
 class GeneratedClient:
-    """`folder` holds the client and its dependencies, none of them the broker's."""
+    """A Python client: `folder` holds it, and `needs` what it depends on, none of that the broker's."""
 
     folder: Path
+    needs: Path
 
     def run(self, script: Path, *arguments: str, stdin: str = "") -> Done:
         """Run `script` where the generated client can be imported and the broker cannot."""
-        return _python((self.folder / "client", self.folder / "needs"), str(script), *arguments, stdin=stdin)
+        return python((self.folder, self.needs), str(script), *arguments, stdin=stdin)
+
+    def visit(self, *arguments: str) -> Done:
+        return self.run(HERE / "visit.py", *arguments)
 
 
-def generate(schema: Path) -> GeneratedClient:
-    """The client for `schema`, made once per schema and kept below the system's folder for temporary files.
+@dataclass(frozen=True)
+class JavaClient:
+    """A Java client, compiled by Maven, and its dependencies."""
 
-    The folder gets its name when it is complete, so that a run that was killed leaves nothing half made.
-    """
-    finished = Path(tempfile.gettempdir()) / f"execbroker-client-{os.getuid()}-{_fingerprint(schema)}"
-    if not finished.exists():
-        for program, origin in (("npx", "Node.js 20"), ("java", "a Java runtime of version 11")):
-            if not shutil.which(program):
-                lacking(f"making a client needs {program}: install {origin} or later")
-        folder = Path(tempfile.mkdtemp(prefix=f"{finished.name}-"))
-        try:
-            _make(schema, folder)
-            with suppress(OSError):  # another run was faster
-                folder.rename(finished)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return GeneratedClient(finished)
+    folder: Path
+
+    def visit(self, *arguments: str) -> Done:
+        path = f"{self.folder}/target/classes:{self.folder}/target/lib/*"
+        return run("java", "-cp", path, str(HERE / "Visit.java"), *arguments)
 
 
-def _make(schema: Path, folder: Path) -> None:
-    bundle = folder / "bundle.yaml"
-    _get("the bundler from the npm registry", "npx", "--yes", BUNDLER, "bundle", str(schema / ROOT), "-o", str(bundle))
-    _install(folder / "generator", GENERATOR)
-    _write_client(folder / "generator", bundle, folder / "client")
-    _install(folder / "needs", "-r", str(folder / "client" / "requirements.txt"))
+@dataclass(frozen=True)
+class TypescriptClient:
+    """A TypeScript client, compiled together with the visit by it."""
+
+    folder: Path
+
+    def visit(self, *arguments: str) -> Done:
+        return run("node", str(self.folder / "made" / "visit.js"), *arguments)
 
 
-def generate_from(description: Path, folder: Path, other: GeneratedClient) -> GeneratedClient:
-    """The client for an OpenAPI document of one file, with the tools and dependencies of `other`."""
-    _write_client(other.folder / "generator", description, folder / "client")
-    (folder / "needs").symlink_to(other.folder / "needs")
-    return GeneratedClient(folder)
+def for_python(description: Path) -> GeneratedClient:
+    def make(folder: Path) -> None:
+        write_client(description, "python", folder, "--package-name", PACKAGE)
+
+    folder = kept("python-client", make, GENERATOR, description.read_bytes())
+    needs = (folder / "requirements.txt").read_text()
+    return GeneratedClient(folder, kept("python-needs", lambda made: install(made, "-r", f"{folder}/requirements.txt"), needs))
 
 
-def _write_client(generator: Path, description: Path, client: Path) -> None:
-    options = ("-i", str(description), "-g", "python", "-o", str(client), "--package-name", PACKAGE)
-    made = _python((generator,), "-c", START, "generate", *options)
-    assert made.returncode == 0, made.stdout + made.stderr
+def for_java(description: Path) -> JavaClient:
+    need("java", "mvn")
+
+    def make(folder: Path) -> None:
+        write_client(description, "java", folder, *JAVA)
+        with alone("maven") as repository:
+            where = (f"-Dmaven.repo.local={repository}", f"-DoutputDirectory={folder}/target/lib")
+            get("what Java clients need from Maven Central", *MAVEN, *where, cwd=folder, fault="COMPILATION ERROR")
+
+    return JavaClient(kept("java-client", make, GENERATOR, description.read_bytes(), *JAVA))
 
 
-def _install(folder: Path, *what: str) -> None:
-    _get(f"{what[-1]} from PyPI", sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), *what)
+def for_typescript(description: Path) -> TypescriptClient:
+    need("node", "npx")
+    tools = kept("typescript", _install_typescript, *TYPESCRIPT)
+    visit = HERE / "visit.ts"
+
+    def make(folder: Path) -> None:
+        write_client(description, "typescript-fetch", folder / "client")
+        (folder / "visit.ts").write_bytes(visit.read_bytes())
+        types = ("--typeRoots", f"{tools}/node_modules/@types", "--types", "node")
+        done = run(f"{tools}/node_modules/.bin/tsc", *TSC, *types, "--outDir", f"{folder}/made", f"{folder}/visit.ts")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return TypescriptClient(kept("typescript-client", make, GENERATOR, description.read_bytes(), visit.read_bytes(), *TSC))
 
 
-def _get(what: str, *command: str) -> None:
-    done = _run(command)
-    if done.returncode:
-        lacking(f"cannot get {what}: {(done.stderr or done.stdout).strip()[-400:]}")
-
-
-def _python(path: tuple[Path, ...], *arguments: str, stdin: str = "") -> Done:
-    """Without site packages, so that nothing but `path` is there to be imported."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
-    return _run((sys.executable, "-S", *arguments), environment, stdin)
-
-
-def _run(command: tuple[str, ...], environment: dict[str, str] | None = None, stdin: str = "") -> Done:
-    return subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, timeout=300, check=False)
-
-
-def _fingerprint(schema: Path) -> str:
-    digest = hashlib.sha256(f"{BUNDLER} {GENERATOR} {sys.version}".encode())
-    for path in sorted(schema.rglob("*.yaml")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def _install_typescript(folder: Path) -> None:
+    (folder / "package.json").write_text("{}")
+    get("TypeScript from the npm registry", "npm", "install", "--silent", "--no-audit", "--no-fund", *TYPESCRIPT, cwd=folder)

@@ -1,24 +1,21 @@
 """Documents made from the published schema fit our models, and what our models write fits the published schema."""
 
-import copy
-from collections.abc import Iterator
 from datetime import date
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
-from published import OUR_NAMES, Place, Published, folder, nodes
+from jsonschema_rs import Draft202012Validator
 from pydantic import TypeAdapter
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
 
 from execbroker.model import options, sessions
+from judge import OF_ANY_KIND, Judge
+from published import OUR_NAMES, ROOT, Place, Published, folder
 
 ROOTS = ("ExecutionRequest", "OfferSetResponse", "AbstractExecutionSession", "AbstractUpdate")
-OF_ANY_KIND = "OfAnyKind"
 TEXTS = st.text(max_size=8)
 ZONES = st.sampled_from(["", "Z", "+01:00", "-11:30"])
 DATES = st.dates(date(1900, 1, 1), date(2200, 1, 1)).map(str)
@@ -88,36 +85,14 @@ def an_object(place: Place, kind: str | None = None) -> st.SearchStrategy[Any]:
 
 @cache
 def validator(place_name: str) -> Draft202012Validator:
-    """Of the published schema, discriminators included, which JSON schema itself does not know."""
-    changed = Published(copy.deepcopy(schema().documents))
-    kinds = [(place, changed.flat(place).kinds) for place in discriminated(changed)]
-    names = {place.name for place, _ in kinds}
-    for value in [value for document in changed.documents.values() for node in nodes(document) for value in node.values()]:
-        if isinstance(value, dict) and str(value.get("$ref", "")).rpartition("/")[2] in names:
-            value["$ref"] += OF_ANY_KIND
-    for place, subs in kinds:
-        chosen = [{"if": {"properties": {"kind": {"const": uri}}}, "then": reference(sub)} for uri, sub in subs.items()]
-        anything = {"required": ["kind"], "properties": {"kind": {"enum": list(subs)}}, "allOf": chosen}
-        changed.documents[place.home]["components"]["schemas"][f"{place.name}{OF_ANY_KIND}"] = anything
-    resources = [
-        (f"https://published.invalid/{path}", Resource.from_contents(document, DRAFT202012))
-        for path, document in changed.documents.items()
-    ]
-    root = reference(schema().roots()[place_name], OF_ANY_KIND if place_name in names else "")
-    return Draft202012Validator(
-        root, registry=Registry().with_resources(resources), format_checker=Draft202012Validator.FORMAT_CHECKER
-    )
+    place, judge = schema().roots()[place_name], judge_of(folder())
+    suffix = OF_ANY_KIND if f"{place_name}{OF_ANY_KIND}" in judge.documents[place.home]["components"]["schemas"] else ""
+    return judge.validator(f"#/components/schemas/{place_name}{suffix}", place.home)
 
 
-def discriminated(published: Published) -> Iterator[Place]:
-    for path, document in published.documents.items():
-        for name, node in document.get("components", {}).get("schemas", {}).items():
-            if "discriminator" in node:
-                yield Place(path, node, name)
-
-
-def reference(place: Place, suffix: str = "") -> dict[str, str]:
-    return {"$ref": f"https://published.invalid/{place.home}#/components/schemas/{place.name}{suffix}"}
+@cache
+def judge_of(root: Path) -> Judge:
+    return Judge(Published.load(root), ROOT)
 
 
 def ours(place_name: str) -> TypeAdapter[Any]:

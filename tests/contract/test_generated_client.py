@@ -3,8 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generated import GeneratedClient, generate
-from published import folder
+from generated import GeneratedClient, for_python
+from tools import bundled
 
 from execbroker.kinds.compute import SimpleComputeCores, SimpleComputeMemory, SimpleComputeResource
 from execbroker.kinds.data.ivoa import IvoaDataResource, IvoaDataResourceBlock, IvoaObsCoreItem
@@ -44,6 +44,7 @@ from execbroker.model.sessions import (
     ScheduleStartDurationInterval,
     SimpleSessionConnector,
 )
+from published import folder
 
 HERE = Path(__file__).parent
 UUID = "2e164a1b-7ff6-11ef-8412-4bc36fe2face"
@@ -51,7 +52,7 @@ UUID = "2e164a1b-7ff6-11ef-8412-4bc36fe2face"
 
 @pytest.fixture(scope="session")
 def client() -> GeneratedClient:
-    return generate(folder())
+    return for_python(bundled(folder()))
 
 
 def meta(name: str, **more: Any) -> ComponentMetadata:
@@ -125,7 +126,7 @@ def test_a_generated_client_keeps_every_subclass_of_our_offers(client: Generated
     offerset = OfferSetResponse(meta=meta("offerset"), result="YES", offers=[offer(one) for one in executables()])
     ours = offerset.model_dump(mode="json", exclude_none=True)
 
-    done = client.run(HERE / "client_reads.py", stdin=offerset.model_dump_json(exclude_none=True))
+    done = client.run(HERE / "reads.py", stdin=offerset.model_dump_json(exclude_none=True))
     assert done.returncode == 0, done.stderr
     theirs = json.loads(done.stdout)
 
@@ -145,7 +146,7 @@ def test_a_generated_client_keeps_every_subclass_of_our_offers(client: Generated
 
 
 def test_a_generated_client_builds_a_request_for_a_notebook(client: GeneratedClient) -> None:
-    done = client.run(HERE / "client_reads.py", stdin='{"result": "NO"}')
+    done = client.run(HERE / "reads.py", stdin='{"result": "NO"}')
     assert done.returncode == 0, done.stderr
 
     request = ExecutionRequest.model_validate(json.loads(done.stdout)["request"])

@@ -6,9 +6,9 @@ from functools import cache
 from typing import Any
 
 import pytest
-from published import OUR_NAMES, Place, Published, folder
 
-from execbroker.web.openapi import REF, schemas
+from execbroker.web.openapi.schemas import REF, schemas
+from published import OUR_NAMES, Place, Published, folder
 
 Hints = dict[str, dict[str, Any]]
 

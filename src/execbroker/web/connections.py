@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.server import ServerState
 
 from execbroker.config import Config, ConnectionSettings
@@ -25,6 +24,7 @@ from execbroker.web.outside import SAFE, Network, is_one_of
 from execbroker.web.problems import problem
 from execbroker.web.throttle import caller_at
 from execbroker.web.tls import Tls
+from execbroker.web.upgrades import Http
 
 SPARE = 256  # files that the broker has open besides
 PAUSE = 0.1  # seconds
@@ -42,7 +42,7 @@ def raise_file_limit(wanted: int) -> int:
     return soft
 
 
-class Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # whichever of its two uvicorn takes
+class Patient(Http):
     """What uvicorn leaves to others: an end to its patience with a client that sends half a request, or does not read."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState, app_state: dict[str, Any], limits: ConnectionSettings) -> None:

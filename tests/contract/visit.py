@@ -1,6 +1,6 @@
 """Run with the generated client against a broker: asks, reads the offers, accepts, cancels, runs directly.
 
-    client_script.py BASE_URL TOKEN [NOTEBOOK_URL]
+    visit.py BASE_URL TOKEN
 
 Writes what it saw as JSON and ends 0, or says on stderr what was wrong and ends 1.
 """
@@ -24,6 +24,7 @@ from published_client import (
 from published_client.exceptions import BadRequestException
 
 KINDS = "https://www.purl.org/ivoa.net/Calycopis-openapi/schema/v1.0/kinds"
+LOCATION = "http://example.org/notebook.ipynb"
 ENOUGH_CORES, TOO_MANY_CORES = 1, 1_000_000
 PATIENCE = 60
 
@@ -33,10 +34,10 @@ def check(condition: object, complaint: str) -> None:
         sys.exit(complaint)
 
 
-def a_request(location: str, cores: int) -> ExecutionRequest:
+def a_request(cores: int) -> ExecutionRequest:
     kind = f"{KINDS}/compute/simple-compute-resource.yaml"
     return ExecutionRequest(
-        executable=JupyterNotebook(kind=f"{KINDS}/executable/jupyter-notebook.yaml", location=location),
+        executable=JupyterNotebook(kind=f"{KINDS}/executable/jupyter-notebook.yaml", location=LOCATION),
         compute=SimpleComputeResource(kind=kind, cores=SimpleComputeCores(min=cores)),
     )
 
@@ -67,8 +68,8 @@ async def until(api: DefaultApi, uuid: str, phase: str) -> str:
     sys.exit(f"session {uuid} is {seen} and not {phase} after {PATIENCE} s")
 
 
-async def ask_accept_cancel(api: DefaultApi, location: str) -> dict[str, Any]:
-    offerset = api.execution_request(a_request(location, ENOUGH_CORES))
+async def ask_accept_cancel(api: DefaultApi) -> dict[str, Any]:
+    offerset = api.execution_request(a_request(ENOUGH_CORES))
     check(offerset.result == "YES", f"the answer was {offerset.result}: {offerset.to_json()}")
     offers = [check_offer(offer) for offer in offerset.offers]
     again = api.offer_set_select(str(offerset.meta.uuid))
@@ -78,11 +79,11 @@ async def ask_accept_cancel(api: DefaultApi, location: str) -> dict[str, Any]:
     check(accepted not in ("OFFERED", "REJECTED", "EXPIRED", "FAILED"), f"after acceptance the session is {accepted}")
     rejected = [await until(api, uuid, "REJECTED") for uuid in others]
     update(api, first, "CANCELLED")
-    return {"offers": offers, "accepted": accepted, "others": rejected, "cancelled": await until(api, first, "CANCELLED")}
+    return {"offers": len(offers), "accepted": accepted, "others": rejected, "cancelled": await until(api, first, "CANCELLED")}
 
 
-async def run_directly(api: DefaultApi, location: str) -> dict[str, Any]:
-    session = api.direct_execution(a_request(location, ENOUGH_CORES))
+async def run_directly(api: DefaultApi) -> dict[str, Any]:
+    session = api.direct_execution(a_request(ENOUGH_CORES))
     check(type(session) is ScheduledExecutionSession, f"/direct gave a {type(session).__name__}")
     check(session.phase not in ("OFFERED", "FAILED"), f"after /direct the session is {session.phase}: {session.to_json()}")
     uuid = str(session.meta.uuid)
@@ -90,24 +91,24 @@ async def run_directly(api: DefaultApi, location: str) -> dict[str, Any]:
     return {"phase": session.phase, "cancelled": await until(api, uuid, "CANCELLED")}
 
 
-def refusals(api: DefaultApi, location: str) -> dict[str, Any]:
-    offerset = api.execution_request(a_request(location, TOO_MANY_CORES))
+def refusals(api: DefaultApi) -> dict[str, Any]:
+    offerset = api.execution_request(a_request(TOO_MANY_CORES))
     check(offerset.result == "NO" and not offerset.offers, f"asked too much, the answer was {offerset.to_json()}")
     check(offerset.meta.messages, "NO came without a reason")
     try:
-        session = api.direct_execution(a_request(location, TOO_MANY_CORES))
+        session = api.direct_execution(a_request(TOO_MANY_CORES))
     except BadRequestException as refusal:
         session = refusal.data
         check(session is not None and session.phase == "FAILED", f"/direct refused with {refusal.body}")
-        return {"reasons": [reason.message for reason in offerset.meta.messages], "direct": session.phase}
+        return {"result": offerset.result, "direct": session.phase}
     sys.exit(f"asked too much, /direct gave {session.to_json()}")
 
 
-async def main(base: str, token: str, location: str = "http://example.org/notebook.ipynb") -> None:
+async def main(base: str, token: str) -> None:
     client = ApiClient(Configuration(host=base.rstrip("/")), "Authorization", f"Bearer {token}")
     api = DefaultApi(client)
-    asked = await ask_accept_cancel(api, location)
-    seen = {"asked": asked, "direct": await run_directly(api, location), "refused": refusals(api, location)}
+    asked = await ask_accept_cancel(api)
+    seen = {"asked": asked, "direct": await run_directly(api), "refused": refusals(api)}
     sys.stdout.write(json.dumps(seen, default=str) + "\n")
 
 

@@ -1,0 +1,38 @@
+"""Requests that schemathesis makes of our description, to a broker process: no reply that the description does not have."""
+
+import os
+import urllib.request
+from pathlib import Path
+
+from tools import install, kept, python
+
+from processsite import Site
+
+FUZZER = "schemathesis>=4.32,<5"
+CHECKS = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
+    "response_schema_conformance",
+)  # fmt: skip
+OPERATIONS = 18
+
+
+def test_no_reply_is_undescribed(tmp_path: Path) -> None:
+    wanted = int(os.environ.get("EXECBROKER_FUZZ", "0"))
+    tools = kept("fuzzer", lambda folder: install(folder, FUZZER), FUZZER)
+    site = Site(tmp_path).start()
+    try:
+        request = urllib.request.Request(f"{site.url}/openapi.json", headers={"Authorization": site.authorization})
+        description = tmp_path / "openapi.json"
+        with urllib.request.urlopen(request) as answer:
+            description.write_bytes(answer.read())
+        phases = "examples,coverage,fuzzing,stateful" if wanted else "examples,fuzzing,stateful"
+        done = python(
+            (tools,), "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", str(description),
+            "--url", site.url, "--header", f"Authorization: {site.authorization}", "--checks", ",".join(CHECKS),
+            "--exclude-path-regex", "events$",  # a stream has no end
+            "--phases", phases, "--max-examples", str(max(wanted // OPERATIONS, 2)), "--suppress-health-check", "all",
+            "--request-timeout", "70", "--no-color", *([] if wanted else ["--seed", "1"]), cwd=tmp_path,
+        )  # fmt: skip
+    finally:
+        site.stop()
+    assert done.returncode == 0, done.stdout + done.stderr
