@@ -18,7 +18,7 @@ DEADLINE = 20.0
 SITE = {
     "name": "site",
     "type": "fake",
-    "lasts": "PT1S",
+    "lasts": "PT3S",
     "poll": "PT1S",
     "nodes": [{"count": 4, "cores": 8, "memory": 32, "storage": 100}],
 }

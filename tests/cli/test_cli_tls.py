@@ -105,10 +105,10 @@ def test_a_renewed_certificate_is_taken_up_and_connections_stay(site: Site, pair
     assert shown(site) == old
     site.process.send_signal(signal.SIGHUP)
     asyncio.run(until(lambda: shown(site) != old))
-    asyncio.run(until(lambda: site("platforms").code == 0))
-    raw.head("GET", "/healthz")
+    raw.head("GET", "/healthz")  # before it is closed for having been idle
     assert raw.reply()[0] == 200
     raw.close()
+    asyncio.run(until(lambda: site("platforms").code == 0))
 
 
 def test_a_certificate_that_does_not_fit_is_not_taken_up(site: Site, pair: Pair, tmp_path: Path) -> None:

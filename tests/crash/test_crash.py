@@ -15,6 +15,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from nursery import PLATFORM
 
 import stores
 from brokersite import NOTEBOOK, asked
@@ -131,11 +132,12 @@ class Broker:
 
 
 @asynccontextmanager
-async def nursery(folder: Path) -> AsyncIterator[Callable[[str], Broker]]:
-    """Makes brokers, each in a folder of its own; none of them outlives it."""
+async def nursery(folder: Path, lasts: str = "PT1S") -> AsyncIterator[Callable[[str], Broker]]:
+    """Makes brokers, each in a folder of its own; none of them outlives it. A session runs as long as it `lasts`."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(NURSERY), str(folder / "warm"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+        sys.executable, str(NURSERY), str(folder / "warm"), json.dumps({"platforms": [{**PLATFORM, "lasts": lasts}]}),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
     brokers: list[Broker] = []
     turn = asyncio.Lock()
 
@@ -231,7 +233,7 @@ def test_killed_at_random_moments_of_a_batch(tmp_path: Path, seed: int) -> None:
 
 def test_sigterm_leaves_sessions_running(tmp_path: Path) -> None:
     async def work() -> None:
-        async with nursery(tmp_path) as make:
+        async with nursery(tmp_path, lasts="PT10S") as make:
             broker = make("drained")
             await broker.start()
             await broker.direct()

@@ -16,14 +16,14 @@ from test_accounts import ADMIN, ALICE, AUTH, enrol
 from brokersite import NOTEBOOK, ManualClock, Site, asked, names, uuid_of
 from streaming import Receiver
 
-HERE = {"allow_http": True, "allow_private": ["127.0.0.1"], "timeout": "PT0.5S"}
+HERE = {"allow_http": True, "allow_private": ["127.0.0.1"]}
 
 
 def tell(folder: Path, story: Callable[[Site], Awaitable[None]], **settings: Any) -> None:
     """A broker that tells, by a clock that begins now: receivers look at the time of what they are told."""
 
     async def told() -> None:
-        async with Site(folder, ManualClock(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"), callbacks=HERE, **settings) as site:
+        async with Site(folder, ManualClock(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"), **{"callbacks": HERE} | settings) as site:
             site.parts.callbacks.run()
             await story(site)
 
@@ -182,7 +182,7 @@ def test_who_hangs_does_not_hold_up_others(tmp_path: Path) -> None:
             await until(lambda: all(receiver.asked for receiver in hanging))
             await becomes(site, answer, lambda one: one["url"] == quick.url or "no answer" in one.get("failure", ""))
 
-    tell(tmp_path, story)
+    tell(tmp_path, story, callbacks=HERE | {"timeout": "PT0.5S"})
 
 
 def test_the_secret_is_the_owners_alone(tmp_path: Path) -> None:
