@@ -194,7 +194,9 @@ class Config(BaseSettings):
     tls: TlsSettings = Field(default_factory=TlsSettings, description="With which certificate the broker speaks HTTPS.")
     audit: AuditSettings = Field(default_factory=AuditSettings, description="The log of who did what.")
     reply: Literal["body", "redirect"] = Field("body", description="Answer POST /requests and /direct with 200, or with 303.")
-    media_type: Literal["json", "yaml"] = Field("json", description="What is spoken to clients that do not say what they read.")
+    media_type: Literal["json", "yaml", "xml"] = Field(
+        "json", description="What is spoken to clients that do not say what they read."
+    )
     auth: AuthSettings = Field(default_factory=AuthSettings, description="Who may ask.")
     offers: OfferSettings = Field(default_factory=OfferSettings, description="What is offered.")
     data: DataSettings = Field(default_factory=DataSettings, description="What may be fetched.")

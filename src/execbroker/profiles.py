@@ -1,6 +1,7 @@
 from collections import Counter
 from typing import Any
 
+from execbroker.model.components import EXECUTABLES
 from execbroker.model.waist import Capacity, Launch
 from execbroker.platforms.base import Platform
 
@@ -19,8 +20,9 @@ def profile_of(platform: Platform, capacity: Capacity) -> dict[str, Any]:
     for node in capacity.nodes:
         counts.update(dict(node.accelerators))
     memory = dict(capacity.accelerator_memory)
+    forms = {launch.form for launch in _FORMS if not platform.reasons_against(launch, ())}
     found = {
-        "runs": [launch.form for launch in _FORMS if not platform.reasons_against(launch, ())],
+        "executables": sorted(kind for kind, cls in EXECUTABLES.members.items() if getattr(cls, "FORM", None) in forms),
         "accelerators": [{"kind": kind, "count": counts[kind], "memory": memory.get(kind, 0)} for kind in sorted(counts)],
         "performance": settings.performance,
         "throughput": settings.throughput,

@@ -70,16 +70,33 @@ def test_a_local_path_becomes_a_file_url(broker: Site, tmp_path: Path) -> None:
     assert done.document["offers"][0]["executable"]["location"] == program.as_uri()
 
 
-@pytest.mark.parametrize("name", ["request.json", "request.yaml", "-"])
-def test_a_request_is_read_from_a_file_or_stdin(broker: Site, tmp_path: Path, name: str) -> None:
-    request: dict[str, Any] = {"executable": {"kind": "jupyter-notebook", "location": URL}}
-    text = json.dumps(request) if name.endswith(".json") else yaml.safe_dump(request)
+ASKED: dict[str, Any] = {
+    "executable": {"kind": "jupyter-notebook", "location": URL},
+    "compute": {"kind": "simple-compute-resource", "cores": {"min": 3}},
+}
+WRITTEN = {
+    "json": json.dumps(ASKED),
+    "yaml": yaml.safe_dump(ASKED),
+    "xml": f"""<?xml version="1.0"?>
+<offers-request>
+  <executable kind="jupyter-notebook"><location>{URL}</location></executable>
+  <compute kind="simple-compute-resource"><cores><min>3</min></cores></compute>
+</offers-request>""",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("request.json", "json"), ("request.yaml", "yaml"), ("request.xml", "xml"), ("-", "yaml"), ("-", "xml")]
+)
+def test_a_request_is_read_from_a_file_or_stdin(broker: Site, tmp_path: Path, name: str, form: str) -> None:
+    text = WRITTEN[form]
     if name != "-":
         name = str(tmp_path / name)
         Path(name).write_text(text)
     done = broker("ask", name, "--json", stdin=text)
     assert done.code == 0
-    assert done.document["offers"][0]["executable"]["location"] == URL
+    offer = done.document["offers"][0]
+    assert (offer["executable"]["location"], offer["compute"]["cores"]["min"]) == (URL, 3)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ TIERS = [
     {"app"},
 ]
 VISITORS = {"client", "cli", "demo"}
-LIGHT = {"model", "kinds", "codecs", "errors", "places"} | VISITORS
+LIGHT = {"model", "kinds", "codecs", "errors", "places", "xml"} | VISITORS
 SERVING = {"app", "config", "web"}
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from brokersite import Site, platform
+from execbroker.model.components import EXECUTABLES
 from people import AUTH
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -121,7 +122,7 @@ def test_platforms_have_a_profile_for_programs(tmp_path: Path) -> None:
         "fast", nodes=GPUS, pools=pools, flavours=flavours, performance=1.5, throughput=300, prices={"money": {"core_hour": 1}}
     )
     found = {one["name"]: one for one in get(Site(tmp_path, platforms=[platform(), fast]), "/platforms").json()["platforms"]}
-    assert found["fast"]["runs"] == ["process", "oci", "sif"]
+    assert found["fast"]["executables"] == sorted(EXECUTABLES.members)
     assert found["fast"]["accelerators"] == [{"kind": "a100", "count": 4, "memory": 40}]
     assert (found["fast"]["performance"], found["fast"]["throughput"]) == (1.5, 300)
     assert found["fast"]["pools"] == {"storage": 100, "staging": 200, "idl": 2}

@@ -11,7 +11,8 @@ import pytest
 
 from brokersite import Site, platform
 from execbroker.codecs import CODECS
-from execbroker.web import openapi
+from execbroker.web.openapi import answers
+from execbroker.web.openapi.schemas import schemas
 from people import ADMIN, AUTH
 
 XML = {"accept": "application/xml"}
@@ -184,6 +185,20 @@ def test_who_asks_for_xml_gets_it(tmp_path: Path, accept: str, media_type: str) 
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("form", ["yaml", "xml"])
+def test_who_says_nothing_gets_what_the_setting_says(tmp_path: Path, form: str) -> None:
+    async def story() -> None:
+        async with Site(tmp_path, media_type=form) as site:
+            asked = {"yaml": "executable: {kind: time-machine}", "xml": "<request><executable kind='time-machine'/></request>"}
+            answer = await site.client.post("/requests", content=asked[form])
+            assert (answer.status_code, answer.headers["content-type"]) == (200, f"application/{form}")
+            missing = await site.client.get("/sessions/00000000-0000-0000-0000-000000000000")
+            problem = {"yaml": "application/yaml", "xml": "application/problem+xml"}[form]
+            assert (missing.status_code, missing.headers["content-type"]) == (404, problem)
+
+    asyncio.run(story())
+
+
 def test_the_same_key_twice_gives_the_same_xml(tmp_path: Path) -> None:
     async def story() -> None:
         async with Site(tmp_path) as site:
@@ -213,6 +228,6 @@ def test_accounts_in_xml(tmp_path: Path) -> None:
 
 
 def test_our_description_says_so() -> None:
-    found: dict[str, Any] = openapi.schemas()
-    assert openapi.PROBLEM["xml"] == {"name": "problem", "namespace": "urn:ietf:rfc:7807"}
+    found: dict[str, Any] = schemas()
+    assert answers.PROBLEM["xml"] == {"name": "problem", "namespace": "urn:ietf:rfc:7807"}
     assert found["ExecutionRequest"]["properties"]["costs"]["items"]["xml"] == {"name": "cost"}

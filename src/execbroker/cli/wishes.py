@@ -30,7 +30,7 @@ class Wish:
 
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help="A request in YAML or JSON; - is stdin. Or say it with the options below."),
+        typer.Argument(metavar="FILE", help="A request in YAML, JSON or XML; - is stdin. Or say it with the options below."),
     ] = None
     notebook: Annotated[str | None, _option("--notebook", metavar="URL", help="Run this notebook, a URL or a local path.")] = None
     program: Annotated[
@@ -160,14 +160,16 @@ class Wish:
 
 
 def read_request(name: str) -> dict[str, Any]:
-    """A request from a file, or from stdin for `-`. Raises Stop where it is no map in YAML or JSON."""
+    """A request from a file, or from stdin for `-`. Raises Stop where it is no map in YAML, JSON or XML."""
     from execbroker.codecs import CODECS
     from execbroker.errors import Unreadable
+    from execbroker.model.sessions import ExecutionRequest
+    from execbroker.xml.forms import lowered
 
-    wanted = "application/json" if name.endswith(".json") else "application/yaml"
-    codec = next(codec for codec in CODECS if codec.media_type == wanted)
     try:
-        document = codec.decode(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        codec = next(codec for codec in CODECS if codec.media_type == _media_type(name, content))
+        document = lowered(ExecutionRequest, codec.decode(content))
     except OSError as error:
         raise Stop(f"The request {name} cannot be read: {error.strerror}") from None
     except Unreadable as error:
@@ -175,6 +177,13 @@ def read_request(name: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise Stop(f"{name}: a request is a map with `executable` and what else is asked for")
     return document
+
+
+def _media_type(name: str, content: bytes) -> str:
+    """That of a file by its name, but what begins like XML is XML: no request in another form does."""
+    if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return "application/xml"
+    return "application/json" if name.endswith(".json") else "application/yaml"
 
 
 def _storage(text: str) -> dict[str, Any]:

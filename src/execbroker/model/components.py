@@ -9,7 +9,7 @@ from execbroker.model.options import Option
 from execbroker.model.phases import LifecyclePhase
 from execbroker.model.registry import Family, published
 from execbroker.model.times import DateTime, Duration, Instant, Interval
-from execbroker.model.waist import Launch, Named, Source
+from execbroker.model.waist import Form, Launch, Named, Source
 
 
 class AbstractCostItem(Kinded):
@@ -153,6 +153,8 @@ class AbstractExecutable(LifecycleComponent):
 
     SORT: ClassVar[str] = "programs"
     """What its sources are."""
+    FORM: ClassVar[Form | None] = None
+    """What every one of the kind is launched as, so that platforms can tell beforehand which kinds they run."""
 
     def reasons_against(self) -> list[MessageItem]:
         """What is wrong with it, whatever the platform; [] where nothing is."""

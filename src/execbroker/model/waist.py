@@ -53,6 +53,10 @@ class Port:
     address_env: str | None = None
 
 
+Form = Literal["process", "oci", "sif"]
+"""What sort of thing is run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What a platform has to do to run an executable, whatever kind it was.
@@ -62,7 +66,7 @@ class Launch:
     `secret_env` is the variable in which the program finds the session's secret.
     """
 
-    form: Literal["process", "oci", "sif"]
+    form: Form
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     requirements: tuple[str, ...] = ()

@@ -1,10 +1,11 @@
 from collections.abc import Iterator
+from typing import ClassVar
 
 from execbroker.model.base import Integer32, Wire
 from execbroker.model.components import EXECUTABLES, AbstractExecutable
 from execbroker.model.messages import MessageItem, reason
 from execbroker.model.registry import published
-from execbroker.model.waist import Launch, Named
+from execbroker.model.waist import Form, Launch, Named
 
 
 class DockerPlatformSpec(Wire):
@@ -43,6 +44,7 @@ class DockerNetworkSpec(Wire):
 class DockerContainer(AbstractExecutable):
     """An OCI image with its command."""
 
+    FORM: ClassVar[Form] = "oci"
     image: DockerImageSpec | None = None
     privileged: bool | None = False
     command: list[str] | None = None
@@ -73,13 +75,14 @@ class DockerContainer(AbstractExecutable):
 
     def launch(self) -> Launch:
         command = (*([self.entrypoint] if self.entrypoint else []), *(self.command or []))
-        return Launch("oci", command, self.environment or {}, image=(self.image or DockerImageSpec()).locations[0])  # type: ignore[index]
+        return Launch(self.FORM, command, self.environment or {}, image=(self.image or DockerImageSpec()).locations[0])  # type: ignore[index]
 
 
 @EXECUTABLES.register(published("executable", "singularity-container"), "singular-container", "apptainer-container")
 class SingularityContainer(AbstractExecutable):
     """A Singularity or Apptainer image."""
 
+    FORM: ClassVar[Form] = "sif"
     location: str | None = None
 
     def reasons_against(self) -> list[MessageItem]:
@@ -88,4 +91,4 @@ class SingularityContainer(AbstractExecutable):
         return [reason("no-location", "executable.location", "A Singularity container needs the URL of its image in {path}")]
 
     def launch(self) -> Launch:
-        return Launch("sif", image=self.location)
+        return Launch(self.FORM, image=self.location)

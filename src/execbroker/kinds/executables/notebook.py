@@ -7,7 +7,7 @@ from execbroker.kinds.naming import file_name
 from execbroker.model.components import EXECUTABLES, AbstractExecutable
 from execbroker.model.messages import MessageItem
 from execbroker.model.registry import published
-from execbroker.model.waist import Launch, Port, Source
+from execbroker.model.waist import Form, Launch, Port, Source
 
 PARAMETERS = ".parameters.json"
 QUIET_KERNEL = {".ipython/profile_default/ipython_kernel_config.json": json.dumps({"IPKernelApp": {"log_level": 50}})}
@@ -23,6 +23,7 @@ class JupyterNotebook(AbstractExecutable):
     """
 
     SORT: ClassVar[str] = "notebooks"
+    FORM: ClassVar[Form] = "process"
     location: str | None = None
     mode: Literal["interactive", "batch"] | None = None
     parameters: dict[str, Any] | None = None
@@ -39,7 +40,7 @@ class JupyterNotebook(AbstractExecutable):
             notebook += ".ipynb"
         form = self._batch(notebook) if self.mode == "batch" else self._lab(notebook)
         return Launch(
-            "process",
+            self.FORM,
             environment=self.environment or {},
             sources=(Source(location, notebook),),
             **form,

@@ -1,3 +1,4 @@
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -6,7 +7,7 @@ from execbroker.kinds.naming import file_name
 from execbroker.model.components import EXECUTABLES, AbstractExecutable
 from execbroker.model.messages import MessageItem, reason
 from execbroker.model.registry import own
-from execbroker.model.waist import Launch, Source
+from execbroker.model.waist import Form, Launch, Source
 
 
 def requirements_against(requirements: list[str] | None) -> list[MessageItem]:
@@ -35,6 +36,7 @@ def location_against(location: str | None, what: str) -> list[MessageItem]:
 class PythonProgram(AbstractExecutable):
     """A Python program by URL, with the requirements to install for it, its arguments and environment."""
 
+    FORM: ClassVar[Form] = "process"
     location: str | None = None
     requirements: list[str] | None = None
     arguments: list[str] | None = None
@@ -47,7 +49,7 @@ class PythonProgram(AbstractExecutable):
         location = self.location or ""
         program = file_name(location, "program.py")
         return Launch(
-            "process",
+            self.FORM,
             ("python", program, *(self.arguments or [])),
             self.environment or {},
             tuple(self.requirements or []),
