@@ -73,9 +73,9 @@ class Site:
         self._stack = AsyncExitStack()
         self.app = create_app(Config(**self.settings), self.clock, engine=False)
         await self._stack.enter_async_context(self.app.router.lifespan_context(self.app))
-        transport, hooks = httpx.ASGITransport(self.app), {"response": [judge.watch]}
+        transport = httpx.ASGITransport(self.app)
         self.client = await self._stack.enter_async_context(
-            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", timeout=30, event_hooks=hooks)
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", timeout=30, event_hooks=judge.HOOKS)
         )
         self.parts = parts = self.app.state.parts
         self.engine, self.books, self.ledger, self.store = parts.engine, parts.books, parts.ledger, parts.store

@@ -7,6 +7,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 
+import recorded
 import stores
 from brokersite import ManualClock, Site
 
@@ -68,6 +69,13 @@ def _databases(_server: None) -> Iterator[None]:
     if stores.server:
         for folder in stores.server.made.keys() - before:
             stores.server.forget(folder)
+
+
+@pytest.fixture(autouse=True)
+def _judged() -> Iterator[None]:
+    """What brokers in processes of their own have answered meanwhile."""
+    yield
+    recorded.judge_all()
 
 
 @pytest.fixture

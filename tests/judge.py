@@ -168,8 +168,4 @@ async def watch(reply: httpx.Response) -> None:
         judge(reply)
 
 
-def watch_sync(reply: httpx.Response) -> None:
-    """An event hook for a client."""
-    if "event-stream" not in reply.headers.get("content-type", ""):
-        reply.read()
-        judge(reply)
+HOOKS: dict[str, list[Any]] = {"response": [watch]}

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+import recorded
 import stores
 
 DEADLINE = 20.0
+RECORDED = Path(__file__).with_name("recorded.py")
 SITE = {
     "name": "site",
     "type": "fake",
@@ -50,7 +52,8 @@ class Site:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "config.yaml"
         config.write_text(yaml.safe_dump({"database": stores.address(self.data), **self.settings}))
-        self.process = spawn("serve", "--config", str(config), "--port", str(self.port), "--data", str(self.data))
+        recorded.watch(self.data)
+        self.process = spawn("serve", "--config", str(config), "--port", str(self.port), "--data", str(self.data), judged=True)
         self.said = [self.process.stdout.readline().strip() for _ in range(2)]
         if not all(self.said):
             pytest.fail(f"the broker did not start: {self.process.communicate()[1]}")
@@ -83,9 +86,10 @@ def environment(**values: str) -> dict[str, str]:
     return {**kept, "TZ": "UTC", **values}
 
 
-def spawn(*words: str, **values: str) -> subprocess.Popen[str]:
+def spawn(*words: str, judged: bool = False, **values: str) -> subprocess.Popen[str]:
+    """Start a command; a broker that is to be `judged` writes down what it answers."""
     return subprocess.Popen(
-        [sys.executable, "-m", "execbroker", *words],
+        [sys.executable, *([str(RECORDED)] if judged else ["-m", "execbroker"]), *words],
         env=environment(**values),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

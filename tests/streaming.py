@@ -13,6 +13,7 @@ import httpx
 import uvicorn
 from standardwebhooks import Webhook
 
+import judge
 from brokersite import Site
 
 
@@ -24,7 +25,9 @@ async def served(site: Site) -> AsyncIterator[httpx.AsyncClient]:
     listener = config.bind_socket()
     serving = asyncio.create_task(server._serve([listener]))
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=10) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=10, event_hooks=judge.HOOKS
+        ) as client:
             yield client
     finally:
         site.ledger.changes.close()

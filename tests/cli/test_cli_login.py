@@ -19,7 +19,7 @@ import httpx
 import pytest
 import uvicorn
 
-from execbroker.app import create_app
+import recorded
 from execbroker.client import AsyncClient, Client
 from execbroker.config import Config
 from oidcsite import Provider
@@ -32,7 +32,8 @@ ADMIN = {"username": "boss", "password": "correct horse"}
 def broker_for(folder: Path, *issuers: dict[str, Any]) -> Iterator[str]:
     """The address of a broker that trusts these issuers."""
     auth = {"mode": "accounts", "admin": ADMIN, "issuers": issuers}
-    app = create_app(Config(folder=folder, platforms=[SITE], auth=auth))
+    recorded.watch(folder)
+    app = recorded.recorded(Config(folder=folder, platforms=[SITE], auth=auth))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
 

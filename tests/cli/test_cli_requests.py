@@ -72,7 +72,7 @@ def test_a_local_path_becomes_a_file_url(broker: Site, tmp_path: Path) -> None:
 
 ASKED: dict[str, Any] = {
     "executable": {"kind": "jupyter-notebook", "location": URL},
-    "compute": {"kind": "simple-compute-resource", "cores": {"min": 3}},
+    "compute": {"kind": "simple-compute-resource", "cores": {"min": 1, "max": 1}},
 }
 WRITTEN = {
     "json": json.dumps(ASKED),
@@ -80,7 +80,7 @@ WRITTEN = {
     "xml": f"""<?xml version="1.0"?>
 <offers-request>
   <executable kind="jupyter-notebook"><location>{URL}</location></executable>
-  <compute kind="simple-compute-resource"><cores><min>3</min></cores></compute>
+  <compute kind="simple-compute-resource"><cores><min>1</min><max>1</max></cores></compute>
 </offers-request>""",
 }
 
@@ -96,7 +96,7 @@ def test_a_request_is_read_from_a_file_or_stdin(broker: Site, tmp_path: Path, na
     done = broker("ask", name, "--json", stdin=text)
     assert done.code == 0
     offer = done.document["offers"][0]
-    assert (offer["executable"]["location"], offer["compute"]["cores"]["min"]) == (URL, 3)
+    assert (offer["executable"]["location"], offer["compute"]["cores"]) == (URL, {"min": 1, "max": 1})
 
 
 @pytest.mark.parametrize(

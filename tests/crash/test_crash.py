@@ -17,6 +17,7 @@ import httpx
 import pytest
 from nursery import PLATFORM
 
+import judge
 import stores
 from brokersite import NOTEBOOK, asked
 from execbroker.ledger.audit import audit
@@ -65,7 +66,7 @@ class Broker:
         async with self.turn:
             self.nursery.stdin.write(f"{wish}\n".encode())
             self.pid = json.loads(await self.nursery.stdout.readline())
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10, event_hooks=judge.HOOKS)
         await until(self._answers)
 
     async def _answers(self) -> bool:
