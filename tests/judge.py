@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 from jsonschema_rs import Draft202012Validator, Registry
 
 from execbroker.app import create_app
 from execbroker.config import Config
+from execbroker.dialect2024 import is_update
 from execbroker.web.openapi import describe
 from published import ROOT, Place, Published, location, nodes
 
@@ -146,14 +148,24 @@ def judge(reply: httpx.Response) -> None:
     """Raises AssertionError. `reply` has been read."""
     method, path = reply.request.method, reply.request.url.path
     described = of_ours().operation(method, path)
-    if described is None or reply.status_code in {405, 500}:
-        return  # a method without a description; a test that breaks the broker
+    if described is None or reply.status_code in {405, 500} or _asked_as_the_draft(reply.request):
+        return  # a method without a description; a test that breaks the broker; another form, which has tests of its own
     faults = list(of_ours().faults(described, reply))
     published = of_published()
     known = published.operation(method, path) if published else None
     if published and known and str(reply.status_code) in known[1]["responses"] and _is_published(reply):
         faults += [f"published: {fault}" for fault in published.faults(known, reply)]
     assert not faults, f"{method} {reply.request.url}: {faults}"
+
+
+def _asked_as_the_draft(request: httpx.Request) -> bool:
+    """Whether a session was updated by `type` and `state`, which is answered in the same form."""
+    if request.method != "POST" or not request.url.path.startswith("/sessions/"):
+        return False
+    try:
+        return is_update(yaml.safe_load(request.content))
+    except (httpx.RequestNotRead, yaml.YAMLError, UnicodeDecodeError):
+        return False
 
 
 def _is_published(reply: httpx.Response) -> bool:

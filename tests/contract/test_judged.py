@@ -27,7 +27,7 @@ def test_what_a_process_answers_is_written_down_as_it_was(tmp_path: Path) -> Non
     ("status", "body", "says"),
     [
         (200, {"kind": "uri:any", "offers": [{"kind": "urn:nonsense"}]}, "urn:nonsense"),
-        (200, {"result": "PERHAPS"}, "published"),
+        (200, {"result": "PERHAPS"}, "PERHAPS"),
         (418, {}, "418 is not among"),
     ],
 )

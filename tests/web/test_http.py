@@ -246,7 +246,10 @@ def test_whose_it_is_comes_before_what_it_is(site: Site) -> None:
 def test_a_reply_is_packed_for_who_takes_it(site: Site) -> None:
     async def work() -> None:
         async with site:
-            async with site.client.stream("GET", "/openapi.json", headers=PACKED) as answer:
+            async with (
+                httpx.AsyncClient(transport=httpx.ASGITransport(site.app), base_url=site.client.base_url) as client,
+                client.stream("GET", "/openapi.json", headers=PACKED) as answer,
+            ):
                 raw = b"".join([piece async for piece in answer.aiter_raw()])
             plain = await site.client.get("/openapi.json", headers=BARE)
             assert gzip.decompress(raw) == plain.content

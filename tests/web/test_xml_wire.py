@@ -11,7 +11,7 @@ import pytest
 
 from brokersite import Site, platform
 from execbroker.codecs import CODECS
-from execbroker.web.openapi import answers
+from execbroker.web.openapi.documents import documents
 from execbroker.web.openapi.schemas import schemas
 from people import ADMIN, AUTH
 
@@ -229,5 +229,5 @@ def test_accounts_in_xml(tmp_path: Path) -> None:
 
 def test_our_description_says_so() -> None:
     found: dict[str, Any] = schemas()
-    assert answers.PROBLEM["xml"] == {"name": "problem", "namespace": "urn:ietf:rfc:7807"}
+    assert documents()["Problem"]["xml"] == {"name": "problem", "namespace": "urn:ietf:rfc:7807"}
     assert found["ExecutionRequest"]["properties"]["costs"]["items"]["xml"] == {"name": "cost"}

@@ -7,11 +7,9 @@ from fastapi.openapi.utils import get_openapi
 
 from execbroker import __version__
 from execbroker.codecs import CODECS
-from execbroker.web.admin import IdentityChange, NewIdentity
 from execbroker.web.openapi import examples
 from execbroker.web.openapi.answers import (
     CONTENT_RANGE,
-    DOCUMENTS,
     ETAG,
     EVERYWHERE,
     IDEMPOTENCY_KEY,
@@ -26,8 +24,8 @@ from execbroker.web.openapi.answers import (
     REFUSALS,
     REPLAYED,
     VARY,
-    Json,
 )
+from execbroker.web.openapi.documents import Json, documents
 from execbroker.web.openapi.schemas import REF, schemas
 
 BODIES = {
@@ -64,7 +62,6 @@ OPEN = ("Health", "LoginSelect", "Index", "Capabilities", "Availability", "Examp
 _XML: Json = {"text/xml": {"schema": {"type": "string"}}}
 WRITTEN = {"Capabilities": _XML, "Availability": _XML, "Examples": {"application/xhtml+xml": {"schema": {"type": "string"}}}}
 """Those of one media type."""
-TAGGED = ("OfferSetSelect", "SessionSelect")
 STREAMS = ("SessionOutput", "SessionFiles")
 PLAIN: Json = {"text/plain": {"schema": {"type": "string"}}}
 BYTES: Json = {"application/octet-stream": {}}
@@ -83,17 +80,16 @@ def describe(app: FastAPI) -> Json:
         openapi_version="3.1.0",
     )
     parts = document.setdefault("components", {})
-    of_accounts = {model.__name__: model.model_json_schema() for model in (NewIdentity, IdentityChange)}
-    parts["schemas"] = schemas() | DOCUMENTS | of_accounts
+    parts["schemas"] = schemas() | documents()
     parts["securitySchemes"] = {name: {"type": "http", "scheme": scheme} for name, scheme in SCHEMES.items()}
     document["security"] = [{name: []} for name in SCHEMES]
     for path in document["paths"].values():
-        for operation in path.values():
-            _complete(operation)
+        for method, operation in path.items():
+            _complete(operation, tagged=method == "get" and operation["operationId"] in {**ANSWERS, **WRITTEN})
     return document
 
 
-def _complete(operation: Json) -> None:
+def _complete(operation: Json, *, tagged: bool) -> None:
     """Say what goes in and what comes out: the routes decode and encode by themselves, so FastAPI does not know."""
     name = operation["operationId"]
     if name in BODIES:
@@ -101,13 +97,16 @@ def _complete(operation: Json) -> None:
         content["application/json"]["examples"] = examples.OF_BODIES[name]
         operation["requestBody"] = {"required": True, "content": content}
     parameters = [IDEMPOTENCY_KEY] * (name in ONCE) + [PREFER] * (name in ("ExecutionRequest", "DirectExecution"))
-    parameters += [RANGE] * (name in STREAMS) + [IF_NONE_MATCH] * (name in TAGGED) + [IF_MATCH] * (name == "SessionUpdate")
+    parameters += [RANGE] * (name in STREAMS) + [IF_NONE_MATCH] * tagged + [IF_MATCH] * (name == "SessionUpdate")
     if parameters:
         operation["parameters"] = [*operation.get("parameters", []), *parameters]
     if name in OPEN:
         operation["security"] = []
     done = next(iter(operation["responses"]))
     answers = _answers(name, done) | {status: _problem(status) for status in REFUSALS[name]}
+    if tagged:
+        answers[done]["headers"] = answers[done].get("headers", {}) | (ETAG if name not in STREAMS else {})
+        answers["304"] = {"description": "It is as the client knows it.", "headers": VARY | ETAG}
     if name == "DirectExecution":
         answers["400"] = _cannot_run()
     for answer in answers.values():
@@ -133,9 +132,6 @@ def _answers(name: str, done: str) -> dict[str, Json]:
     answers: dict[str, Json] = {done: {"description": "As asked.", "content": content, "headers": VARY}}
     if name == "Index":
         content["text/html"] = {"schema": {"type": "string"}}
-    if name in TAGGED:
-        answers[done]["headers"] = VARY | ETAG
-        answers["304"] = {"description": "It is as the client knows it.", "headers": VARY | ETAG}
     if name == "SessionFiles":
         answers[done] |= {"description": "The folder's content, or the file.", "content": _content("FileList") | BYTES}
         answers["206"] = {"description": "The bytes of `Range`.", "headers": CONTENT_RANGE, "content": BYTES | _of_parts()}

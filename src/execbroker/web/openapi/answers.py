@@ -1,57 +1,8 @@
-"""What the routes answer with, beside the documents of v1.0: statuses, headers, and the shapes of our own documents."""
+"""What the routes answer with beside documents: statuses and headers."""
 
 from typing import Any
 
-from execbroker.web.openapi.schemas import REF
-from execbroker.xml.codec import NAMESPACE
-
-Json = dict[str, Any]
-
-TEXT: Json = {"type": "string"}
-WHOLE: Json = {"type": "integer"}
-INSTANT: Json = {"type": "string", "format": "date-time"}
-
-
-def a_list(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-def an_object(*required: str, **properties: Json) -> Json:
-    return {"type": "object", "properties": properties, **({"required": list(required)} if required else {})}
-
-
-FAULT = an_object("path", "kind", "message", path=TEXT, kind=TEXT, message=TEXT, input={})
-PROBLEM = {
-    **an_object(
-        "type", "title", "status", "detail",
-        type=TEXT, title=TEXT, status=WHOLE, detail=TEXT, errors=a_list(FAULT), phase=TEXT, allowed=a_list(TEXT), seconds=WHOLE,
-    ),
-    "title": "Problem",
-    "xml": {"name": "problem", "namespace": NAMESPACE},
-    "description": "A problem document (RFC 9457); `errors` has every fault of a document by its path.",
-}  # fmt: skip
-FILE = an_object("path", "type", "size", "modified", "url", path=TEXT, type=TEXT, size=WHOLE, modified=INSTANT, url=TEXT)
-MADE = an_object("uuid", "username", uuid={"type": "string", "format": "uuid"}, username=TEXT)
-IDENTITY = an_object(
-    "uuid", "username", "groups", "created", "disabled",
-    uuid={"type": "string", "format": "uuid"}, username=TEXT, issuer={"type": ["string", "null"]},
-    subject={"type": ["string", "null"]}, groups=a_list(TEXT), created=INSTANT, disabled={"type": "boolean"},
-)  # fmt: skip
-ISSUER = an_object("issuer", "client_id", "scopes", "audience", issuer=TEXT, client_id=TEXT, scopes={}, audience=TEXT)
-DOCUMENTS: dict[str, Json] = {
-    "Problem": PROBLEM,
-    "OfferSetList": an_object("offersets", offersets=a_list({"$ref": f"{REF}OfferSetResponse"})),
-    "SessionList": an_object("sessions", sessions=a_list({"$ref": f"{REF}AbstractExecutionSession"})),
-    "FileList": an_object("files", files=a_list(FILE)),
-    "PlatformList": an_object("platforms", "kinds", platforms=a_list({"type": "object"}), kinds={}),
-    "Me": {"type": "object"},
-    "Health": an_object("status", status={"type": "string", "enum": ["ok"]}),
-    "Index": {"type": "object"},
-    "Logins": an_object("basic", "issuers", basic={"type": "boolean"}, issuers=a_list(ISSUER)),
-    "Identity": IDENTITY,
-    "IdentityCreated": MADE,
-    "IdentityList": an_object("identities", identities=a_list({"$ref": f"{REF}Identity"})),
-}
+from execbroker.web.openapi.documents import Json
 
 PROBLEMS = {
     "400": "The body cannot be read.",

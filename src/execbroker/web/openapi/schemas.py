@@ -70,3 +70,8 @@ def _plain(schema: Any, bases: dict[frozenset[str], str]) -> Any:
         rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "title")}
         return _plain({**options_[0], **rest} if len(options_) == 1 else {"anyOf": options_, **rest}, bases)
     return {key: _plain(value, bases) for key, value in schema.items() if not (key == "default" and value is None)}
+
+
+def without_null(schema: Any) -> Any:
+    """Without what only says that a field may be left out."""
+    return _plain(schema, {})
