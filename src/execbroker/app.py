@@ -42,7 +42,6 @@ from execbroker.staging.stager import Stager
 from execbroker.store import Store
 from execbroker.web.admin import admin
 from execbroker.web.bodies import Crowd
-from execbroker.web.conditional import Turns
 from execbroker.web.dialect import dialect, dialect_faces
 from execbroker.web.discovery import discovery
 from execbroker.web.draft import draft, draft_faces
@@ -259,7 +258,7 @@ def create_app(config: Config, clock: Clock | None = None, *, engine: bool = Tru
         redirect_slashes=False,
     )
     app.state.config, app.state.metrics = config, Metrics()
-    app.state.crowd, app.state.under_way, app.state.trail, app.state.turns = Crowd(), set(), None, Turns()
+    app.state.crowd, app.state.under_way, app.state.trail = Crowd(), set(), None
     add_problems(app)
     for routes in (open_to_all, discovery, streams, router, faces, admin, dialect, dialect_faces, draft, draft_faces):
         app.include_router(routes)

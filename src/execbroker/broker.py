@@ -12,7 +12,7 @@ from execbroker.config import OfferSettings
 from execbroker.engine.callbacks import Callbacks
 from execbroker.engine.feed import Feed, Followed, News
 from execbroker.engine.lifecycle import EXTENDABLE
-from execbroker.errors import Fault, Forbidden, Invalid, NoRoom, NotFound
+from execbroker.errors import Fault, Forbidden, Invalid, NoRoom, NotFound, Outdated
 from execbroker.faces import face_of_offerset, face_of_session
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import OfferSetRow, SessionRow
@@ -228,22 +228,26 @@ class Broker:
         rows = await self._ledger.sessions(who.owner, phases, after, limit)
         return [await self._rendered(row, request, renderer, who) for row, request in rows]
 
-    async def update(self, uuid: UUID, change: AbstractUpdate, who: Identity, renderer: Renderer) -> ScheduledExecutionSession:
-        """Accept, reject, cancel, or move the end.
+    async def update(
+        self, uuid: UUID, change: AbstractUpdate, who: Identity, renderer: Renderer, expected: Known | None = None
+    ) -> ScheduledExecutionSession:
+        """Accept, reject, cancel, or move the end, where the session is as `expected` until it is changed.
 
-        An admin may end what is another's. Raises NotFound, Forbidden, IllegalMove, NoRoom, and Invalid for an update that no
-        session has.
+        An admin may end what is another's. Raises NotFound, Forbidden, Outdated, IllegalMove, NoRoom, and Invalid for an update
+        that no session has.
         """
         row, request = await self._found(uuid)
         ends = isinstance(change, EnumValueUpdate) and change.path in _PHASE and change.value.upper() in _ENDS
         if row.owner != who.owner and not (who.admin and ends):
             raise Forbidden(f"The session {uuid} is somebody else's")
-        mine = row.owner == who.owner
+        if expected and not expected(await self._session_seen(row, request, renderer, who, await self._ledger.messages(uuid))):
+            raise Outdated
+        mine, version = row.owner == who.owner, row.version if expected else None
         match change:
             case EnumValueUpdate() if change.path in _PHASE:
-                row = await self._choose(uuid, change.value.upper(), "its owner" if mine else "an admin")
+                row = await self._choose(uuid, change.value.upper(), "its owner" if mine else "an admin", version)
             case IntegerDeltaUpdate() if change.path.lstrip("/") == DURATION:
-                row = await self._extend(uuid, change, request, who)
+                row = await self._extend(uuid, change, request, who, version)
             case EnumValueUpdate() | IntegerDeltaUpdate():
                 known = "phase" if isinstance(change, EnumValueUpdate) else DURATION
                 raise Invalid(faults=(Fault("path", "unknown-path", f"the path that can be updated so is {known}", change.path),))
@@ -255,17 +259,19 @@ class Broker:
         session = await self._rendered(row, request, renderer, who)
         return session if mine else face_of_session(session, _ENDS)
 
-    async def _choose(self, uuid: UUID, choice: str, by: str) -> SessionRow:
-        verbs: dict[str, Callable[[UUID], Awaitable[SessionRow]]] = {
+    async def _choose(self, uuid: UUID, choice: str, by: str, version: int | None) -> SessionRow:
+        verbs: dict[str, Callable[[UUID, int | None], Awaitable[SessionRow]]] = {
             "ACCEPTED": self._books.accept,
             "REJECTED": self._books.reject,
             "CANCELLED": partial(self._books.cancel, by=by),
         }
         if choice not in verbs:
             raise Invalid(faults=(Fault("value", "unknown-value", f"the values there are: {', '.join(verbs)}", choice),))
-        return await verbs[choice](uuid)
+        return await verbs[choice](uuid, version)
 
-    async def _extend(self, uuid: UUID, change: IntegerDeltaUpdate, request: str, who: Identity) -> SessionRow:
+    async def _extend(
+        self, uuid: UUID, change: IntegerDeltaUpdate, request: str, who: Identity, version: int | None
+    ) -> SessionRow:
         scale = UNITS.get(change.units or "minutes")
         if scale is None:
             raise Invalid(faults=(Fault("units", "unknown-units", f"the units there are: {', '.join(UNITS)}", change.units),))
@@ -281,7 +287,7 @@ class Broker:
         longest, quotas = longest_for(self._policies, who, row) if row and row.slot and seconds > 0 else (None, ())
         found = cost_limits(ExecutionRequest.model_validate_json(request))
         limits = tuple((limit.currency, limit.most) for limit in found if isinstance(limit, CostLimit))
-        return await self._books.extend(uuid, seconds, limits, quotas, longest)
+        return await self._books.extend(uuid, seconds, limits, quotas, longest, version)
 
     def _extendable(self, slot: Slot) -> bool:
         platform = self._platforms.get(slot.platform)

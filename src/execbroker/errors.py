@@ -131,7 +131,7 @@ class UnderWay(BrokerError):
 
 class Outdated(BrokerError):
     status = 412
-    title = "It is not what the request depends on"
+    title = "It is not, or no longer, what the request depends on; GET it again"
 
 
 class TooLarge(BrokerError):

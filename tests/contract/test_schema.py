@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from published import Comparison, Published, folder
 
 Change = tuple[dict[str, Any], str, Any, str]

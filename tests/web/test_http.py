@@ -229,6 +229,19 @@ def test_of_two_changes_to_the_same_only_one_is_made(site: Site) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.postgres
+def test_of_two_changes_by_two_brokers_only_one_is_made(site: Site) -> None:
+    async def work() -> None:
+        async with site, Site(site.folder.parent, site.clock) as other:
+            path = f"/sessions/{await site.take()}"
+            match = {"if-match": (await site.client.get(path)).headers["etag"]}
+            asked = [broker.client.post(path, json=LONGER, headers=match) for broker in (site, other) * 4]
+            answers = await asyncio.gather(*asked)
+            assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+
+    asyncio.run(work())
+
+
 def test_whose_it_is_comes_before_what_it_is(site: Site) -> None:
     async def work() -> None:
         site.settings["auth"] = AUTH

@@ -13,7 +13,7 @@ from execbroker.books.following import Following
 from execbroker.books.holdings import Holdings
 from execbroker.books.pulling import Pulling
 from execbroker.engine.lifecycle import CHOICES, Wait, step
-from execbroker.errors import IllegalMove, NotFound, StorageFull
+from execbroker.errors import IllegalMove, NotFound, Outdated, StorageFull
 from execbroker.ledger.journal import capacity_now
 from execbroker.ledger.ledger import Ledger
 from execbroker.ledger.rows import SessionRow, read_session
@@ -152,7 +152,7 @@ class Books:
 
         return await self._take_on(operation)
 
-    async def accept(self, uuid: UUID) -> SessionRow:
+    async def accept(self, uuid: UUID, version: int | None = None) -> SessionRow:
         """Make an offer the owner's; its siblings are REJECTED and what they held is free. Raises IllegalMove."""
 
         async def operation(transaction: Transaction, now: int) -> SessionRow:
@@ -177,9 +177,9 @@ class Books:
             self._pulling.add(accepted)
             return accepted
 
-        return await self._batches.do(operation, session=uuid)
+        return await self._change(uuid, operation, version)
 
-    async def reject(self, uuid: UUID) -> SessionRow:
+    async def reject(self, uuid: UUID, version: int | None = None) -> SessionRow:
         """Turn an offer down; the others stay. Raises IllegalMove."""
 
         async def operation(transaction: Transaction, now: int) -> SessionRow:
@@ -188,9 +188,9 @@ class Books:
             await self._shrink(transaction, row.offerset)
             return replace(row, phase=Phase.REJECTED, modified=now)
 
-        return await self._batches.do(operation, session=uuid)
+        return await self._change(uuid, operation, version)
 
-    async def cancel(self, uuid: UUID, by: str = "its owner") -> SessionRow:
+    async def cancel(self, uuid: UUID, version: int | None = None, by: str = "its owner") -> SessionRow:
         """Stop an accepted session, wherever it has got to: it is released first, then CANCELLED. Raises IllegalMove."""
 
         async def operation(transaction: Transaction, now: int) -> SessionRow:
@@ -199,10 +199,16 @@ class Books:
             await transaction.move(row, Phase.RELEASING, now, said, outcome=Phase.CANCELLED, due=now)
             return replace(row, phase=Phase.RELEASING, outcome=Phase.CANCELLED, modified=now)
 
-        return await self._batches.do(operation, session=uuid)
+        return await self._change(uuid, operation, version)
 
     async def extend(
-        self, uuid: UUID, seconds: int, limits: Limits = (), quotas: tuple[Quota, ...] = (), longest: int | None = None
+        self,
+        uuid: UUID,
+        seconds: int,
+        limits: Limits = (),
+        quotas: tuple[Quota, ...] = (),
+        longest: int | None = None,
+        version: int | None = None,
     ) -> SessionRow:
         """Make an accepted session so much longer, `longest` seconds in all, or shorter where that is negative: it ends after
         now all the same.
@@ -213,7 +219,18 @@ class Books:
         async def operation(transaction: Transaction, now: int) -> SessionRow:
             return await self._extending.extend(transaction, uuid, now, seconds, limits, quotas, longest)
 
-        return await self._batches.do(operation, session=uuid)
+        return await self._change(uuid, operation, version)
+
+    async def _change(self, uuid: UUID, operation: Operation[SessionRow], version: int | None) -> SessionRow:
+        """Do it to a session, if a `version` is given only where it is still that. Raises Outdated."""
+
+        async def guarded(transaction: Transaction, now: int) -> SessionRow:
+            row = await transaction.session(uuid)
+            if row and row.version != version:
+                raise Outdated
+            return await operation(transaction, now)
+
+        return await self._batches.do(operation if version is None else guarded, session=uuid)
 
     @property
     def waiting(self) -> int:

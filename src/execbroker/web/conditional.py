@@ -1,17 +1,13 @@
 """Entity tags, and requests that depend on them (RFC 9110, 8.8.3 and 13)."""
 
-import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakValueDictionary
 
 from fastapi import Request
 
 from execbroker.codecs import CODECS, Codec
-from execbroker.errors import Outdated
 
 Show = Callable[[Any], Any]
 """What is made of a model before it is written."""
@@ -49,31 +45,16 @@ def known(request: Request, codec: Codec, show: Show = _as_it_is) -> Callable[[A
     return lambda found: is_among(values, [tag_of(codec.media_type, codec.encode(show(found)))])
 
 
-class Turns:
-    """Changes that depend on what something was are made one after the other, so that the second sees what the first has done."""
-
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[object, asyncio.Lock] = WeakValueDictionary()
-
-    def of(self, key: object) -> asyncio.Lock:
-        return self._locks.setdefault(key, asyncio.Lock())
-
-
-@asynccontextmanager
-async def unchanged(
-    request: Request, key: object, current: Callable[[], Awaitable[Any]], show: Show = _as_it_is
-) -> AsyncIterator[None]:
-    """A turn for a change, where `If-Match` and `If-None-Match` allow it of what there is.
-
-    Any of its representations may be named. Raises Outdated, and what `current` raises.
-    """
+def expected(request: Request, show: Show = _as_it_is) -> Callable[[Any], bool] | None:
+    """Tells whether a document, as `show` makes it, is what `If-Match` and `If-None-Match` allow to be changed, in whichever of
+    its representations; None where the request depends on nothing."""
     match, none_match = request.headers.getlist("if-match"), request.headers.getlist("if-none-match")
     if not (match or none_match):
-        yield
-        return
-    async with request.app.state.turns.of(key):
-        found = show(await current())
-        tags = [tag_of(codec.media_type, codec.encode(found)) for codec in CODECS]
-        if (match and not is_among(match, tags, strong=True)) or (none_match and is_among(none_match, tags)):
-            raise Outdated("It is not, or no longer, what the request depends on; GET it again")
-        yield
+        return None
+
+    def allowed(found: Any) -> bool:
+        shown = show(found)
+        tags = [tag_of(codec.media_type, codec.encode(shown)) for codec in CODECS]
+        return (not match or is_among(match, tags, strong=True)) and not is_among(none_match, tags)
+
+    return allowed

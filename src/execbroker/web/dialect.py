@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 
 from execbroker.codecs import plain
 from execbroker.dialect2024 import downgrade, upgrade
-from execbroker.web.conditional import known, unchanged
+from execbroker.web.conditional import expected, known
 from execbroker.web.negotiate import read_as, reply, reply_codec
 from execbroker.web.once import OnceRoute, once
 from execbroker.web.routes import (
@@ -68,5 +68,4 @@ async def execution(request: Request, uuid: UUID, broker: Desk, draw: Draw, who:
 async def update(request: Request, uuid: UUID, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     change = read_as(UPDATE, upgrade(body))
     tell(request, action=action_of(change))
-    async with unchanged(request, uuid, lambda: broker.session(uuid, who, draw), shown):
-        return reply(codec, shown(await broker.update(uuid, change, who, draw)))
+    return reply(codec, shown(await broker.update(uuid, change, who, draw, expected(request, shown))))

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Request, Response
 from execbroker.codecs import Codec, plain
 from execbroker.draft.downgrading import Form, downgrade, downgrade_offer, form_of
 from execbroker.draft.upgrading import upgrade, upgrade_offer
+from execbroker.model.sessions import ScheduledExecutionSession
+from execbroker.web.conditional import expected, known
 from execbroker.web.negotiate import read_as, read_body, reply, reply_codec
 from execbroker.web.once import OnceRoute, once
 from execbroker.web.routes import (
@@ -37,7 +39,8 @@ async def show_answer(request: Request, uuid: UUID) -> Response:
 
 
 async def show_offer(request: Request, uuid: UUID) -> Response:
-    return await offer(uuid, await desk(request), await renderer(request), await identity(request), await reply_codec(request))
+    found = await (await desk(request)).session(uuid, await identity(request), await renderer(request))
+    return _reply(await reply_codec(request), _offer(found))
 
 
 @draft.post("/request")
@@ -55,8 +58,8 @@ async def ask(request: Request, body: Body, broker: Desk, draw: Draw, who: Who, 
 
 
 @draft_faces.get("/offers/{uuid}")
-async def offer(uuid: UUID, broker: Desk, draw: Draw, who: Who, codec: Speak, wait: Wait = 0) -> Response:
-    return _reply(codec, downgrade_offer(plain(await broker.session(uuid, who, draw, wait))))
+async def offer(request: Request, uuid: UUID, broker: Desk, draw: Draw, who: Who, codec: Speak, wait: Wait = 0) -> Response:
+    return _reply(codec, _offer(await broker.session(uuid, who, draw, wait, known=known(request, codec, _offer))))
 
 
 @draft.post("/offers/{uuid}")
@@ -64,7 +67,11 @@ async def offer(uuid: UUID, broker: Desk, draw: Draw, who: Who, codec: Speak, wa
 async def update(request: Request, uuid: UUID, body: Body, broker: Desk, draw: Draw, who: Who, codec: Speak) -> Response:
     change = read_as(UPDATE, upgrade_offer(body, str(uuid)))
     tell(request, action=action_of(change))
-    return _reply(codec, downgrade_offer(plain(await broker.update(uuid, change, who, draw))))
+    return _reply(codec, _offer(await broker.update(uuid, change, who, draw, expected(request, _offer))))
+
+
+def _offer(found: ScheduledExecutionSession) -> Any:
+    return downgrade_offer(plain(found))
 
 
 def _answer(found: Any, asked: Any) -> Any:

@@ -23,7 +23,7 @@ from execbroker.model.sessions import ExecutionRequest, ScheduledExecutionSessio
 from execbroker.model.times import format_instant, parse_instant
 from execbroker.rendering import Renderer, moment
 from execbroker.store import Stream
-from execbroker.web.conditional import known, unchanged
+from execbroker.web.conditional import expected, known
 from execbroker.web.negotiate import read_as, read_body, reply, reply_codec
 from execbroker.web.once import OnceRoute, once
 from execbroker.web.trail import tell
@@ -175,8 +175,7 @@ async def update(request: Request, uuid: UUID, body: Body, broker: Desk, draw: D
     """Accept, reject or cancel."""
     change = read_as(UPDATE, upgrade(body) if is_update(body) else body)
     tell(request, action=action_of(change))
-    async with unchanged(request, uuid, lambda: broker.session(uuid, who, draw)):
-        return reply(codec, _in_form_of(body, await broker.update(uuid, change, who, draw)))
+    return reply(codec, _in_form_of(body, await broker.update(uuid, change, who, draw, expected(request))))
 
 
 def _in_form_of(body: Any, found: ScheduledExecutionSession) -> Any:
