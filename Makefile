@@ -16,8 +16,8 @@ test: $(VENV)/.installed-dev  ## run the tests
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" --store postgres
 	@$(BIN)/python -m pytest -m alone --store postgres
 
-fuzz: $(VENV)/.installed-dev  ## try 10,000 requests that fit the API's description, or do not
-	@EXECBROKER_FUZZ=10000 $(BIN)/python -m pytest tests/contract/test_fuzz.py
+fuzz: $(VENV)/.installed-dev  ## try 20,000 requests that fit the API, or do not
+	@EXECBROKER_FUZZ=10000 $(BIN)/python -m pytest tests/contract/test_fuzz.py tests/web/test_fuzzed.py
 
 lint: $(VENV)/.installed-dev  ## style and types
 	@$(BIN)/ruff check .

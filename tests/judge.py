@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 from jsonschema_rs import Draft202012Validator, Registry
 
 from execbroker.app import create_app
+from execbroker.codecs import CODECS
 from execbroker.config import Config
 from execbroker.dialect2024 import is_update
+from execbroker.errors import Unreadable
 from execbroker.web.openapi import describe
 from published import ROOT, Place, Published, location, nodes
 
@@ -162,9 +163,10 @@ def _asked_as_the_draft(request: httpx.Request) -> bool:
     """Whether a session was updated by `type` and `state`, which is answered in the same form."""
     if request.method != "POST" or not request.url.path.startswith("/sessions/"):
         return False
+    codec = next((one for one in CODECS if one.media_type == request.headers.get("content-type")), CODECS[0])
     try:
-        return is_update(yaml.safe_load(request.content))
-    except (httpx.RequestNotRead, yaml.YAMLError, UnicodeDecodeError):
+        return is_update(codec.decode(request.content))
+    except (httpx.RequestNotRead, Unreadable):
         return False
 
 
