@@ -153,6 +153,9 @@ def test_the_database_is_away(tmp_path: Path) -> None:
                     timed(site.update(offers[0], "ACCEPTED")),
                     timed(site.update(held, "CANCELLED")),
                 )
+                told = await site.client.get("/availability")
+            assert (told.status_code, "available>false<" in told.text, "<avail:note>" in told.text) == (200, True, True)
+            assert "available>true<" in (await site.client.get("/availability")).text
             for answer, seconds in answers:
                 assert is_told_to_come_again(answer)
                 assert PATIENCE - 1 < seconds < 3 * PATIENCE

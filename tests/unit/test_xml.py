@@ -19,7 +19,7 @@ slow = settings(max_examples=25, suppress_health_check=list(HealthCheck), deadli
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.media_type)
-@pytest.mark.parametrize("name", ["request", "offerset", "updates-integer-delta-update", "options-enum-value-option"])
+@pytest.mark.parametrize("name", sorted(kinds()))
 @slow
 @given(data=st.data())
 def test_a_model_is_read_back_as_it_was(codec: Codec, name: str, data: st.DataObject) -> None:
