@@ -60,6 +60,7 @@ def test_the_index_is_for_programs_and_for_browsers(tmp_path: Path, accept: str,
     if media.startswith("text/html"):
         assert "<h1>&lt;Broker&gt;</h1><p>Of &amp; for all.</p>" in answer.text
         assert 'href="http://127.0.0.1:8080/capabilities"' in answer.text
+        assert "/requests" not in answer.text
     else:
         assert yaml.safe_load(answer.text)["title"] == "<Broker>"
     assert AUTH["admin"]["username"] not in answer.text

@@ -30,11 +30,14 @@ LINKS = {
     "events": "/events",
     "health": "/healthz",
 }
+ASKED = ("requests", "direct")
+"""Those that cannot be looked at."""
 
 
 def _page(index: Any) -> bytes:
     """The index for a browser."""
-    links = "".join(f'<li><a href="{escape(url)}">{name}</a></li>' for name, url in index["links"].items())
+    shown = {name: url for name, url in index["links"].items() if name not in ASKED}
+    links = "".join(f'<li><a href="{escape(url)}">{name}</a></li>' for name, url in shown.items())
     title, about = escape(index["title"]), escape(index.get("description") or "An IVOA ExecutionBroker.")
     head = f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
     return f"{head}<body><h1>{title}</h1><p>{about}</p><ul>{links}</ul><p>execbroker {__version__}</p></body></html>\n".encode()
