@@ -17,6 +17,7 @@ from execbroker.codecs import CODECS
 from execbroker.config import Config
 from execbroker.dialect2024 import is_update
 from execbroker.errors import Unreadable
+from execbroker.model.registry import OWN
 from execbroker.web.openapi import describe
 from published import ROOT, Place, Published, location, nodes
 
@@ -78,6 +79,13 @@ def _is_refused_kind(document: Any, path: list[str | int]) -> bool:
         failed = failed or (isinstance(document, dict) and document.get("phase") == "FAILED")
         document = document[step]
     return failed and path[-1] == "kind"
+
+
+def _is_extension(document: Any, path: list[str | int]) -> bool:
+    """Whether it is a kind of ours, which a client has asked for that knows it."""
+    for step in path:
+        document = document[step]
+    return isinstance(document, str) and document.startswith(OWN)
 
 
 def with_kinds(published: Published) -> dict[str, Any]:
@@ -142,6 +150,7 @@ def faults_of(judge: Judge, at: tuple[str, ...], document: Any) -> list[str]:
         f"{error.message} at {list(error.instance_path)}"
         for error in judge.validator(f"#/{pointer}").iter_errors(document)
         if not _is_refused_kind(document, error.instance_path)
+        and not (judge.root == ROOT and _is_extension(document, error.instance_path))
     ]
 
 

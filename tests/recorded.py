@@ -37,7 +37,7 @@ class Recorder:
         self._app, self._file = app, file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not scope["path"].startswith("/"):  # it may be *
             await self._app(scope, receive, send)
             return
         start: Message = {}
