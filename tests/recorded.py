@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -71,7 +72,7 @@ def replies(file: Path, offset: int) -> Iterator[tuple[httpx.Response, int]]:
                 return
             offset += len(line)
             method, path, status, headers, body = json.loads(line)
-            content, request = base64.b64decode(body), httpx.Request(method, httpx.URL("http://broker", path=path))
+            content, request = base64.b64decode(body), httpx.Request(method, f"http://broker{quote(path)}")
             yield httpx.Response(status, headers=headers, content=content, request=request), offset
 
 
