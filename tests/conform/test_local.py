@@ -386,7 +386,7 @@ def test_it_is_asked_to_stop_before_it_is_made_to(site_of_any_isolation: Site) -
 
     async def stopped(script: str, release: bool) -> tuple[Status, bytes]:
         site = site_of_any_isolation.having(release="PT1S")
-        platform, job = site.platform(), site.job("sh", "-c", script, seconds=600 if release else 2)
+        platform, job = site.platform(), site.job("sh", "-c", script, seconds=600 if release else 6)
         await platform.start(job)
         await until(lambda: whole(platform, job), bool)
         if release:
