@@ -189,6 +189,9 @@ class Hammer:
             await broker.end(signal.SIGKILL)
             self.counts["kills"] += 1
             await broker.start()
+            if await broker.dead():  # the database was stopped just then: whoever keeps brokers running starts it again
+                await broker.end(signal.SIGKILL)
+                await broker.start()
             await self.check_audit()
             self.ready.append(broker)
             self.up.set()
