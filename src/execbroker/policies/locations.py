@@ -133,7 +133,8 @@ def _plain(path: str) -> str:
     parts, or takes an encoded slash for none."""
     decoded = _decoded(path)
     slashes = "%2F".join(unquote(part, errors="surrogateescape") for part in _SLASH.split(path))
-    readings = (decoded, _undotted(decoded), _decoded(_undotted(path)), _undotted(slashes).replace("%2F", "/"))
+    asked = _decoded(_undotted(path))
+    readings = (decoded, _undotted(decoded), asked, _undotted(asked), _undotted(slashes).replace("%2F", "/"))
     if len({_resolved(one) for one in readings}) > 1:
         raise ValueError(_DOTS)
     return _resolved(decoded)
