@@ -47,13 +47,17 @@ class Site:
     settings: dict[str, Any] = field(default_factory=lambda: {"platforms": [SITE]})
     port: int = 0
     process: subprocess.Popen[str] | None = None
+    log: int = subprocess.PIPE
+    """Where it logs. A pipe that nobody reads is full some day, and then the broker waits: who makes it say much needs a file."""
 
     def start(self) -> "Site":
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "config.yaml"
         config.write_text(yaml.safe_dump({"database": stores.address(self.data), **self.settings}))
         recorded.watch(self.data)
-        self.process = spawn("serve", "--config", str(config), "--port", str(self.port), "--data", str(self.data), judged=True)
+        self.process = spawn(
+            "serve", "--config", str(config), "--port", str(self.port), "--data", str(self.data), judged=True, log=self.log
+        )
         self.said = [self.process.stdout.readline().strip() for _ in range(2)]
         if not all(self.said):
             pytest.fail(f"the broker did not start: {self.process.communicate()[1]}")
@@ -86,14 +90,14 @@ def environment(**values: str) -> dict[str, str]:
     return {**kept, "TZ": "UTC", **values}
 
 
-def spawn(*words: str, judged: bool = False, **values: str) -> subprocess.Popen[str]:
+def spawn(*words: str, judged: bool = False, log: int = subprocess.PIPE, **values: str) -> subprocess.Popen[str]:
     """Start a command; a broker that is to be `judged` writes down what it answers."""
     return subprocess.Popen(
         [sys.executable, *([str(RECORDED)] if judged else ["-m", "execbroker"]), *words],
         env=environment(**values),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=log,
         text=True,
     )
 

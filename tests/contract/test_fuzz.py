@@ -19,7 +19,9 @@ OPERATIONS = 18
 def test_no_reply_is_undescribed(tmp_path: Path) -> None:
     wanted = int(os.environ.get("EXECBROKER_FUZZ", "0"))
     tools = kept("fuzzer", lambda folder: install(folder, FUZZER), FUZZER)
-    site = Site(tmp_path).start()
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        site = Site(tmp_path, log=file.fileno()).start()
     try:
         request = urllib.request.Request(f"{site.url}/openapi.json", headers={"Authorization": site.authorization})
         description = tmp_path / "openapi.json"
@@ -35,4 +37,4 @@ def test_no_reply_is_undescribed(tmp_path: Path) -> None:
         )  # fmt: skip
     finally:
         site.stop()
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr + log.read_text()[-20_000:]

@@ -143,6 +143,11 @@ def test_what_was_understood_otherwise_is_a_warning() -> None:
     }
 
 
+def test_further_computes_are_named_where_the_first_is_missing() -> None:
+    plan = plan_of(further_compute=[compute(colour="blue")])
+    assert [(item.values or {})["path"] for item in plan.warnings] == ["compute[1].colour"]
+
+
 def test_a_list_of_computes_is_one_or_a_reason() -> None:
     assert plan_of(compute=[compute()]).reasons == []
     assert plan_of(compute=[]).reasons == []

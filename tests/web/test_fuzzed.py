@@ -24,6 +24,7 @@ DOCUMENTS: list[Any] = [
     {"kind": "uri:enum-value-update", "path": "phase", "value": "ACCEPTED"},
     {"kind": "uri:integer-delta-update", "path": "schedule.available.duration", "delta": 5, "units": "minutes"},
     {"offer": {"status": "ACCEPTED"}},
+    {"executable": NOTEBOOK, "further_compute": [{"kind": "simple-compute-resource", "colour": 1}], "costs": [{"kind": "x"}]},
     {"type": "urn:enum-value-update", "path": "state", "value": "REJECTED"},
     *(yaml.safe_load(path.read_text()) for path in sorted((GOLDEN / "kinds").glob("request.yaml"))),
     *(yaml.safe_load(path.read_text()) for path in sorted((GOLDEN / "draft").glob("*.yaml"))),

@@ -142,9 +142,12 @@ class ExecutionRequest(Wire):
     @property
     def computes(self) -> list[tuple[str, AbstractComputeResource]]:
         """Every compute resource, with its path in the request as it was written."""
-        several = self._as_list or self.further_compute
         found = enumerate([self.compute, *(self.further_compute or [])])
-        return [(f"compute[{index}]" if several else "compute", compute) for index, compute in found if compute]
+        return [(self.compute_path(index), compute) for index, compute in found if compute]
+
+    def compute_path(self, index: int) -> str:
+        """That of one of them, whether it is there or not."""
+        return f"compute[{index}]" if self._as_list or self.further_compute else "compute"
 
     @field_validator("objectives", "platforms", mode="before")
     @classmethod

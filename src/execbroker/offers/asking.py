@@ -86,7 +86,7 @@ def _as_written(request: ExecutionRequest, path: str) -> str:
     """A field's path, where what we have as `compute` and `further_compute` may be one list."""
     room, dot, field = path.partition(".")
     rooms = ["compute", *(f"further_compute[{index}]" for index in range(len(request.further_compute or [])))]
-    return f"{request.computes[rooms.index(room)][0]}{dot}{field}" if dot and room in rooms else path
+    return f"{request.compute_path(rooms.index(room))}{dot}{field}" if dot and room in rooms else path
 
 
 def _components(request: ExecutionRequest) -> Iterator[tuple[str, AbstractComponent]]:
