@@ -123,6 +123,16 @@ def test_what_cannot_be_read_uses_no_key_up(site: Site) -> None:
     run(site, work)
 
 
+def test_keys_of_yaml_that_are_no_strings_are_refused_and_named(site: Site) -> None:
+    async def work() -> None:
+        async with site:
+            headers = {"Idempotency-Key": "one", "Content-Type": "application/yaml"}
+            answer = await site.client.post("/requests", content=b"1.5: a\nb: c\n", headers=headers)
+            assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "1.5")
+
+    asyncio.run(work())
+
+
 def test_a_session_is_made_longer_once(site: Site) -> None:
     async def work(site: Site) -> None:
         offer = (await site.offers(**asked()))[0]

@@ -124,7 +124,8 @@ async def _call(request: Request, again: Again) -> Once:
         text = "1 to 255 visible ASCII characters, new ones for each request, are needed"
         raise Invalid(faults=(Fault("header.Idempotency-Key", "key", text, key[:100]),))
     document, codec = await read_body(request), await reply_codec(request)
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    plain = json.loads(json.dumps(document))  # YAML has keys that are no strings, and cannot be sorted among those that are
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return Once(
         owner=request.state.identity.owner,
         key=key,
