@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from brokersite import NOTEBOOK, Site, asked, uuid_of
+from execbroker.ledger.transaction import Transaction
 from execbroker.web.replies import wants_gzip
 from people import ADMIN, ALICE, AUTH, BOB, enrol
+from processsite import until
 
 ACCEPT = {"kind": "uri:enum-value-update", "path": "phase", "value": "ACCEPTED"}
 LONGER = {"kind": "uri:integer-delta-update", "path": "schedule.available.duration", "delta": 1}
@@ -225,6 +227,29 @@ def test_of_two_changes_to_the_same_only_one_is_made(site: Site) -> None:
             match = {"if-match": (await site.client.get(path)).headers["etag"]}
             answers = await asyncio.gather(*(site.client.post(path, json=LONGER, headers=match) for _ in range(4)))
             assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412]
+
+    asyncio.run(work())
+
+
+def test_a_change_that_comes_too_late_leaves_what_is_written_with_it_alone(site: Site) -> None:
+    async def work() -> None:
+        async with site:
+            path, gate = f"/sessions/{await site.take()}", asyncio.Event()
+            match = {"if-match": (await site.client.get(path)).headers["etag"]}
+
+            async def held_up(_transaction: Transaction, _now: int) -> bool:
+                return await gate.wait()
+
+            before = asyncio.create_task(site.books.write(held_up))
+            shorter = LONGER | {"delta": -1}
+            sent = [asyncio.create_task(site.client.post(path, json=shorter, headers=match)) for _ in range(2)]
+            sent.append(asyncio.create_task(site.client.post("/requests", json={"executable": NOTEBOOK})))
+            await until(lambda: site.books.waiting == len(sent))
+            gate.set()
+            answers = await asyncio.gather(*sent)
+            assert await before
+            assert sorted(answer.status_code for answer in answers) == [200, 200, 412]
+            assert answers[-1].json()["result"] == "YES"
 
     asyncio.run(work())
 

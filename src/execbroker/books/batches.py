@@ -9,7 +9,7 @@ import structlog
 
 from execbroker.books.following import Following
 from execbroker.books.holdings import Holdings
-from execbroker.errors import BrokerError, Busy, IllegalMove, Interrupted, NoRoom, NotFound
+from execbroker.errors import BrokerError, Busy, IllegalMove, Interrupted, NoRoom, NotFound, Outdated
 from execbroker.faults import reach
 from execbroker.ledger.database import PATIENCE
 from execbroker.ledger.journal import News
@@ -223,7 +223,7 @@ async def _attempt(operation: Operation[T], transaction: Transaction, now: int) 
     """The operation's result; a refusal is its own, and leaves the others of the batch alone."""
     try:
         return await operation(transaction, now)
-    except (IllegalMove, NoRoom, NotFound, Repeated) as refusal:
+    except (IllegalMove, NoRoom, NotFound, Outdated, Repeated) as refusal:
         return refusal
 
 

@@ -326,8 +326,8 @@ class Books:
     async def write(self, operation: Operation[T]) -> T:
         """Do this in the next transaction, with whatever else waits: one flush of the disk serves them all.
 
-        An operation gets the transaction and the time. It may raise IllegalMove, NoRoom or NotFound before it has written
-        anything; whatever else goes wrong undoes all of the transaction. Raises Busy, StorageFull.
+        An operation gets the transaction and the time. It may raise IllegalMove, NoRoom, NotFound or Outdated before it has
+        written anything; whatever else goes wrong undoes all of the transaction. Raises Busy, StorageFull.
         """
         return await self._batches.do(operation)
 
