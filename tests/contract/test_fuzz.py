@@ -27,14 +27,21 @@ def test_no_reply_is_undescribed(tmp_path: Path) -> None:
         description = tmp_path / "openapi.json"
         with urllib.request.urlopen(request) as answer:
             description.write_bytes(answer.read())
-        phases = "examples,coverage,fuzzing,stateful" if wanted else "examples,fuzzing,stateful"
-        done = python(
-            (tools,), "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", str(description),
-            "--url", site.url, "--header", f"Authorization: {site.authorization}", "--checks", ",".join(CHECKS),
-            "--exclude-path-regex", "events$",  # a stream has no end
-            "--phases", phases, "--max-examples", str(max(wanted // OPERATIONS, 2)), "--suppress-health-check", "all",
-            "--request-timeout", "70", "--no-color", *([] if wanted else ["--seed", "1"]), cwd=tmp_path,
-        )  # fmt: skip
+        for phases, examples in _runs(wanted):
+            done = python(
+                (tools,), "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", str(description),
+                "--url", site.url, "--header", f"Authorization: {site.authorization}", "--checks", ",".join(CHECKS),
+                "--exclude-path-regex", "events$",  # a stream has no end
+                "--phases", phases, "--max-examples", str(examples), "--suppress-health-check", "all",
+                "--request-timeout", "70", "--no-color", *([] if wanted else ["--seed", "1"]), cwd=tmp_path,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr + log.read_text()[-20_000:]
     finally:
         site.stop()
-    assert done.returncode == 0, done.stdout + done.stderr + log.read_text()[-20_000:]
+
+
+def _runs(wanted: int) -> list[tuple[str, int]]:
+    """Which phases, with how many examples each. In the stateful one an example is a whole chain of requests."""
+    if not wanted:
+        return [("examples,fuzzing,stateful", 2)]
+    return [("examples,coverage,fuzzing", wanted // OPERATIONS), ("stateful", wanted // 500)]
