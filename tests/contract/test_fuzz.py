@@ -44,4 +44,4 @@ def _runs(wanted: int) -> list[tuple[str, int]]:
     """Which phases, with how many examples each. In the stateful one an example is a whole chain of requests."""
     if not wanted:
         return [("examples,fuzzing,stateful", 2)]
-    return [("examples,coverage,fuzzing", wanted // OPERATIONS), ("stateful", wanted // 500)]
+    return [("examples,coverage,fuzzing", max(wanted // OPERATIONS, 1)), ("stateful", max(wanted // 500, 1))]
